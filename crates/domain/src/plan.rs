@@ -69,7 +69,12 @@ impl ProfileName {
     /// Unconfined but for Provara's own files.
     pub const HOST: &str = "host";
 
-    /// Returns the profile's name.
+    /// Returns the default profile, `workspace`.
+    pub fn workspace() -> Self {
+        Self(Name(Self::WORKSPACE.to_owned()))
+    }
+
+    /// Returns the profile of that name.
     pub const fn new(name: Name) -> Self {
         Self(name)
     }

@@ -9,7 +9,7 @@ use crate::ids::TokenId;
 /// The name of a principal, a project or a target: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(pub(crate) String);
 
 /// A text that cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,239 @@
+//! Canonical forms (RFC 8785) and their digests. What is approved, what is decided and what is logged is these bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use provara_domain::{Decision, Digest, Event, EventBody, Plan};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// A value that has no canonical form: a map whose keys are no strings, or a number that is not finite.
+#[derive(Debug, thiserror::Error)]
+#[error("the value has no canonical JSON form")]
+pub struct CanonicalError(#[source] serde_json::Error);
+
+/// Returns the canonical bytes of `value`.
+///
+/// # Errors
+/// When it has none.
+pub fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CanonicalError> {
+    serde_json_canonicalizer::to_vec(value).map_err(CanonicalError)
+}
+
+/// Returns the SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(Sha256::digest(bytes).into())
+}
+
+/// Returns the canonical form of a plan.
+pub fn plan(plan: &Plan) -> Vec<u8> {
+    bytes_of(&plan_value(plan))
+}
+
+/// Returns the digest that a decision on the plan binds.
+pub fn plan_digest(it: &Plan) -> Digest {
+    sha256(&plan(it))
+}
+
+/// Returns the digest of the plan without its id and nonce: equal for plans that would do the same.
+pub fn plan_dedupe_digest(plan: &Plan) -> Digest {
+    let mut value = plan_value(plan);
+    if let Value::Object(fields) = &mut value {
+        fields.remove("id");
+        fields.remove("nonce");
+    }
+    sha256(&bytes_of(&value))
+}
+
+/// Returns the canonical form of a decision.
+pub fn decision(decision: &Decision) -> Vec<u8> {
+    bytes_of(&decision_value(decision))
+}
+
+/// Returns the digest of a decision's canonical form.
+pub fn decision_digest(it: &Decision) -> Digest {
+    sha256(&decision(it))
+}
+
+/// Returns the canonical form of an event: a leaf of the tree.
+pub fn leaf(event: &Event) -> Vec<u8> {
+    bytes_of(&json!({
+        "v": 1,
+        "event_id": event.id,
+        "ts": event.ts.unix_seconds(),
+        "type": event.body.kind(),
+        "plan": event.plan,
+        "plan_rev": event.plan_rev,
+        "actor": event.actor,
+        "body": body(&event.body),
+    }))
+}
+
+/// A `Value` holds only strings for keys and finite numbers, so it always has a canonical form.
+fn bytes_of(value: &Value) -> Vec<u8> {
+    serde_json_canonicalizer::to_vec(value).unwrap_or_default()
+}
+
+fn plan_value(plan: &Plan) -> Value {
+    json!({
+        "v": 1,
+        "kind": plan.kind,
+        "id": plan.id,
+        "project": plan.project,
+        "agent": plan.agent,
+        "command_b64": STANDARD.encode(plan.command.as_str()),
+        "shell": plan.shell,
+        "cwd": plan.cwd.as_str(),
+        "env": plan.env,
+        "stdin_b64": plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
+        "tty": plan.tty,
+        "timeout_s": plan.timeout.seconds(),
+        "target": plan.target,
+        "profile": plan.profile,
+        "nonce": plan.nonce.to_string(),
+    })
+}
+
+fn decision_value(decision: &Decision) -> Value {
+    json!({
+        "v": 1,
+        "plan": decision.plan,
+        "digest": decision.digest,
+        "binding": decision.binding,
+        "decision": decision.decision,
+        "profile": decision.profile,
+        "limits": decision.limits,
+        "approver": decision.approver,
+        "method": decision.method,
+        "nonce": decision.nonce.to_string(),
+        "ts": decision.ts.unix_seconds(),
+    })
+}
+
+/// One arm for each kind of event and no `_`: a new kind has to say here what a stranger will read of it.
+fn body(body: &EventBody) -> Value {
+    match body {
+        EventBody::PlanQueued { digest, verdict, rules, policy, origin } => {
+            json!({ "digest": digest, "verdict": verdict, "rules": rules, "policy": policy, "origin": origin })
+        }
+        EventBody::PlanBlocked { digest, rules, policy } => {
+            json!({ "digest": digest, "rules": rules, "policy": policy })
+        }
+        EventBody::PlanRejudged { verdict, rules, policy } => {
+            json!({ "verdict": verdict, "rules": rules, "policy": policy })
+        }
+        EventBody::PlanDecided { decision, decision_digest, policy } => json!({
+            "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,
+        }),
+        EventBody::PlanSuperseded { by } => json!({ "by": by }),
+        EventBody::PlanExtended { timeout_s } => json!({ "timeout_s": timeout_s }),
+        EventBody::RunStarted { run } | EventBody::RunCancelRequested { run } | EventBody::RunLost { run } => {
+            json!({ "run": run })
+        }
+        EventBody::RunFinished { run, outcome, enforced, duration_ms, stdout_sha256, stderr_sha256 } => json!({
+            "run": run, "outcome": outcome, "enforced": enforced, "duration_ms": duration_ms,
+            "stdout_sha256": stdout_sha256, "stderr_sha256": stderr_sha256,
+        }),
+        EventBody::TokenCreated { token, name, roles } => json!({ "token": token, "name": name, "roles": roles }),
+        EventBody::TokenRevoked { token } => json!({ "token": token }),
+        EventBody::WorkspaceAdded { path } | EventBody::WorkspaceRemoved { path } => json!({ "path": path }),
+        EventBody::ServerStarted { version, policy } => json!({ "version": version, "policy": policy }),
+        EventBody::PlanExpired | EventBody::PlanWithdrawn | EventBody::PlanCancelled | EventBody::ServerStopped => {
+            Value::Object(Map::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use provara_domain::{
+        Actor, CommandText, DecisionKind, DecisionMethod, EnvName, EventId, Limits, Name, Nonce, PlanId, PlanKind,
+        ProfileName, Shell, Timeout, Timestamp, WorkingDir,
+    };
+
+    use super::*;
+
+    fn example() -> Plan {
+        Plan {
+            kind: PlanKind::Command,
+            id: PlanId::parse("20261124_002227_00000000000000aa").unwrap(),
+            project: Name::default_project(),
+            agent: Name::parse("robot").unwrap(),
+            command: CommandText::parse("echo \u{202e}hi ".into()).unwrap(),
+            shell: Shell::Bash,
+            cwd: WorkingDir::parse("/srv/wörk".into()).unwrap(),
+            env: BTreeMap::from([
+                (EnvName::parse("B".into()).unwrap(), "2".into()),
+                (EnvName::parse("A".into()).unwrap(), "1\n".into()),
+            ]),
+            stdin: Some(vec![0, 255]),
+            tty: false,
+            timeout: Timeout::DEFAULT,
+            target: Name::local_target(),
+            profile: ProfileName::workspace(),
+            nonce: Nonce::new(1),
+        }
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_plans_bytes_are_fixed() {
+        assert_eq!(
+            text(plan(&example())),
+            r#"{"agent":"robot","command_b64":"ZWNobyDigK5oaSA=","cwd":"/srv/wörk","env":{"A":"1\n","B":"2"},"id":"20261124_002227_00000000000000aa","kind":"command","nonce":"00000000000000000000000000000001","profile":"workspace","project":"default","shell":"bash","stdin_b64":"AP8=","target":"local","timeout_s":300,"tty":false,"v":1}"#
+        );
+    }
+
+    #[test]
+    fn a_decisions_bytes_are_fixed() {
+        let it = Decision {
+            plan: example().id,
+            digest: plan_digest(&example()),
+            binding: None,
+            decision: DecisionKind::Approve,
+            profile: ProfileName::workspace(),
+            limits: Limits { timeout_s: 300 },
+            approver: Name::parse("operator").unwrap(),
+            method: DecisionMethod::Token,
+            nonce: Nonce::new(2),
+            ts: Timestamp::from_millis(1_795_479_747_123),
+        };
+        let digest = plan_digest(&example());
+        assert_eq!(
+            text(decision(&it)),
+            format!(
+                r#"{{"approver":"operator","binding":null,"decision":"approve","digest":"{digest}","limits":{{"timeout_s":300}},"method":"token","nonce":"00000000000000000000000000000002","plan":"20261124_002227_00000000000000aa","profile":"workspace","ts":1795479747.123,"v":1}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_leafs_bytes_are_fixed_and_whole_seconds_have_no_fraction() {
+        let event = Event {
+            id: EventId::new(3),
+            ts: Timestamp::from_millis(1_795_479_747_000),
+            plan: Some(example().id),
+            plan_rev: Some(2),
+            actor: Actor::System,
+            body: EventBody::PlanExpired,
+        };
+        assert_eq!(
+            text(leaf(&event)),
+            r#"{"actor":{"kind":"system"},"body":{},"event_id":"00000000000000000000000000000003","plan":"20261124_002227_00000000000000aa","plan_rev":2,"ts":1795479747,"type":"plan.expired","v":1}"#
+        );
+    }
+
+    #[test]
+    fn plans_that_would_do_the_same_share_a_dedupe_digest_only() {
+        let other = Plan { nonce: Nonce::new(9), id: PlanId::new(Timestamp::from_millis(0), 1), ..example() };
+        assert_ne!(plan_digest(&example()), plan_digest(&other));
+        assert_eq!(plan_dedupe_digest(&example()), plan_dedupe_digest(&other));
+        let different = Plan { shell: Shell::Sh, ..example() };
+        assert_ne!(plan_dedupe_digest(&example()), plan_dedupe_digest(&different));
+    }
+}
