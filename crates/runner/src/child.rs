@@ -1,0 +1,249 @@
+//! The last steps before the shell: give up every right, then become it. Nothing here can be undone by the command.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+
+use caps::CapSet;
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    RulesetStatus, Scope, path_beneath_rules,
+};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
+use provara_domain::{Mechanism, SpawnFailure};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use crate::confine::{Failed, Step as _, held};
+use crate::protocol::Spec;
+
+/// Why the shell was not started.
+pub(crate) struct NotStarted {
+    pub(crate) failure: SpawnFailure,
+    pub(crate) message: String,
+}
+
+impl From<Failed> for NotStarted {
+    fn from(failed: Failed) -> Self {
+        Self { failure: SpawnFailure::Confinement, message: format!("could not {}: {}", failed.step, failed.cause) }
+    }
+}
+
+/// Gives up every right that the profile does not grant and enters the working directory. Returns what held.
+pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+    let mut made = Vec::new();
+    setsid().step("begin a session")?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).step("forbid core dumps")?;
+    setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096).step("limit open files")?;
+    made.push(held("rlimits", "core 0, open files 4096"));
+    drop_bounding().step("empty the capability bounding set")?;
+    if spec.user.from_root {
+        let gid = Gid::from_raw(spec.user.gid);
+        setgroups(&[gid]).step("leave root's groups")?;
+        setgid(gid).step("change the group")?;
+        setuid(Uid::from_raw(spec.user.uid)).step("change the user")?;
+        made.push(held("user", &format!("uid {} gid {}", spec.user.uid, spec.user.gid)));
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        clear_caps(set).step("drop capabilities")?;
+    }
+    made.push(held("capabilities_dropped", "all, bounding set included"));
+    prctl::set_no_new_privs().step("forbid new privileges")?;
+    made.push(held("no_new_privs", ""));
+    prctl::set_dumpable(false).step("forbid tracing")?;
+    // As the user that the command will be: a folder that it may not enter is refused here and not reached around.
+    enter(spec)?;
+    if spec.confined {
+        made.push(landlock(spec)?);
+    }
+    made.push(seccomp()?);
+    Ok(made)
+}
+
+/// Becomes the shell. Only returns when that failed.
+pub(crate) fn become_shell(spec: &Spec) -> NotStarted {
+    let missing = |message: String| NotStarted { failure: SpawnFailure::Missing, message };
+    let strings = |all: &mut dyn Iterator<Item = String>| all.map(CString::new).collect::<Result<Vec<_>, _>>();
+    let (Ok(arguments), Ok(environment)) = (
+        strings(&mut spec.arguments.iter().cloned()),
+        strings(&mut spec.environment.iter().map(|(name, value)| format!("{name}={value}"))),
+    ) else {
+        return NotStarted { failure: SpawnFailure::Refused, message: "an argument has a NUL character".into() };
+    };
+    let Some(program) = arguments.first() else { return missing("no shell was named".into()) };
+    match execve(program, &arguments, &environment) {
+        Err(cause) => missing(format!("could not start {}: {cause}", program.to_string_lossy())),
+    }
+}
+
+/// Enters the working directory without following any link: below the workspace it is what its name says.
+fn enter(spec: &Spec) -> Result<(), NotStarted> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let explain = |cause: nix::Error| {
+        let failure = match cause {
+            nix::Error::ENOENT | nix::Error::ENOTDIR => SpawnFailure::Missing,
+            _ => SpawnFailure::Refused,
+        };
+        let why = match cause {
+            nix::Error::ELOOP | nix::Error::EXDEV => "it leads through a symbolic link".to_owned(),
+            other => other.desc().to_lowercase(),
+        };
+        NotStarted { failure, message: format!("cannot use the working directory: {why}") }
+    };
+    let workspace = open(spec.workspace.as_str(), flags, Mode::empty()).map_err(explain)?;
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let relative = if spec.cwd.is_empty() { "." } else { spec.cwd.as_str() };
+    let folder = openat2(&workspace, relative, OpenHow::new().flags(flags).resolve(resolve)).map_err(explain)?;
+    fchdir(&folder).map_err(explain)
+}
+
+/// A second wall behind the mounts: writing only below the workspace and in the private folders.
+fn landlock(spec: &Spec) -> Result<Mechanism, NotStarted> {
+    let abi = ABI::V6;
+    let writable: Vec<&str> = [spec.workspace.as_str(), "/tmp", "/var/tmp", "/dev", "/proc"]
+        .into_iter()
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    let apply = || -> Result<_, landlock::RulesetError> {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+            .create()?
+            .add_rules(path_beneath_rules(["/"], AccessFs::from_read(abi)))?
+            .add_rules(path_beneath_rules(writable, AccessFs::from_all(abi)))?
+            .restrict_self()
+    };
+    let status = apply().map_err(|error| NotStarted {
+        failure: SpawnFailure::Confinement,
+        message: format!("could not apply Landlock: {error}"),
+    })?;
+    let (held, detail) = match status.ruleset {
+        RulesetStatus::FullyEnforced => (true, "files, abstract sockets and signals".to_owned()),
+        RulesetStatus::PartiallyEnforced => (true, "in part: this kernel has an older version".to_owned()),
+        // The mounts hold without it; the record says that this second wall is missing.
+        RulesetStatus::NotEnforced => (false, "this kernel has no Landlock".to_owned()),
+    };
+    Ok(Mechanism { name: "landlock".into(), held, detail })
+}
+
+/// System calls that no command needs and that widen what it could do.
+const FORBIDDEN: [i64; 38] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+];
+
+fn seccomp() -> Result<Mechanism, NotStarted> {
+    let refuse = |error: String| NotStarted {
+        failure: SpawnFailure::Confinement,
+        message: format!("could not apply seccomp: {error}"),
+    };
+    for filter in filters().map_err(|error| refuse(error.to_string()))? {
+        seccompiler::apply_filter(&filter).map_err(|error| refuse(error.to_string()))?;
+    }
+    Ok(held("seccomp", "no mounts, namespaces, tracing, keys, modules, io_uring, unusual sockets, TIOCSTI"))
+}
+
+fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.into_iter().map(|call| (call, vec![])).collect();
+    let argument = |index, operator, value: i64| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, u64::try_from(value).unwrap_or(0))
+    };
+    // Only the address families that ordinary programs use.
+    let usual = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let unusual = usual
+        .into_iter()
+        .map(|family| argument(0, SeccompCmpOp::Ne, i64::from(family)))
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(unusual)?]);
+    let stuff = i64::try_from(libc::TIOCSTI).unwrap_or(0);
+    let console = 0x541c; // TIOCLINUX, the other way to type into a terminal.
+    rules.insert(
+        libc::SYS_ioctl,
+        vec![
+            SeccompRule::new(vec![argument(1, SeccompCmpOp::Eq, stuff)?])?,
+            SeccompRule::new(vec![argument(1, SeccompCmpOp::Eq, console)?])?,
+        ],
+    );
+    let namespaces = [
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWCGROUP,
+    ];
+    let clones = namespaces
+        .into_iter()
+        .map(|flag| {
+            let bit = u64::try_from(flag).unwrap_or(0);
+            SeccompRule::new(vec![argument(0, SeccompCmpOp::MaskedEq(bit), i64::from(flag))?])
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_clone, clones);
+    // clone3 hides its flags behind a pointer, which a filter cannot follow; programs fall back to clone.
+    let clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    Ok([filter(rules, libc::EPERM)?, filter(clone3, libc::ENOSYS)?])
+}
+
+fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
+    let arch = if cfg!(target_arch = "aarch64") { TargetArch::aarch64 } else { TargetArch::x86_64 };
+    let refuse = SeccompAction::Errno(u32::try_from(errno).unwrap_or(1));
+    SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
+}
+
+fn drop_bounding() -> io::Result<()> {
+    // A kernel does not know every capability that the library names, so it is asked for those it has.
+    let held = caps::read(None, CapSet::Bounding).map_err(|error| io::Error::other(error.to_string()))?;
+    for capability in held {
+        caps::drop(None, CapSet::Bounding, capability).map_err(|error| io::Error::other(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn clear_caps(set: CapSet) -> io::Result<()> {
+    caps::clear(None, set).map_err(|error| io::Error::other(error.to_string()))
+}

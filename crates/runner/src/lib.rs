@@ -1,0 +1,19 @@
+//! Confine, spawn, stream, and stop a whole process tree.
+//!
+//! The server's side is [`Runner`]. It never forks: a small single-threaded helper process, started once, forks for it, so
+//! a run costs the same at any size of the server. Each run has a supervisor of its own, which owns the run's PID
+//! namespace: when the shell ends, the time is up, the server asks, or the server is gone, the kernel ends every process
+//! in it at once, however they hide.
+
+mod child;
+mod confine;
+mod helper;
+mod protocol;
+mod runner;
+mod sys;
+
+pub use helper::helper_main;
+pub use protocol::HelperProgram;
+pub use runner::{
+    Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
+};

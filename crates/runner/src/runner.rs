@@ -1,0 +1,479 @@
+//! The server's side: start the helper, hand it a run, stream its output, end it in time.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use nix::unistd::pipe2;
+use provara_domain::{Claim, Enforced, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::protocol::{HelperProgram, KILL, MAX_LINE, Report, Spec, TERMINATE, User, sealed};
+
+/// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The largest chunk of output.
+const CHUNK: usize = 64 * 1024;
+/// How long output may still come after the whole tree has ended. Only a descriptor sent out of the run can hold it open.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long a tree has after SIGTERM before the server stops being patient with its supervisor, which ends it sooner.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the operator decided about running commands.
+#[derive(Debug)]
+pub struct RunnerConfig {
+    /// The runtime folder: hidden from every command.
+    pub runtime: PathBuf,
+    /// Provara's other own files and folders: hidden from every command.
+    pub protected: Vec<PathBuf>,
+    /// The user that commands run as when the server is root; `nobody` where absent.
+    pub run_as: Option<String>,
+    /// What becomes the helper.
+    pub helper: HelperProgram,
+    /// What every command inherits.
+    pub environment: Vec<(String, String)>,
+    /// The workspace in which the host is probed at start.
+    pub workspace: String,
+}
+
+/// Why no command can be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The user that commands should run as cannot be used.
+    #[error("commands cannot run as `{name}`: {why}; name another user in AGENT_HUB_RUN_AS")]
+    RunAs {
+        /// The user's name.
+        name: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// The helper did not start.
+    #[error("could not start the helper process")]
+    Helper(#[source] io::Error),
+}
+
+/// The run's end cannot be known: its supervisor died.
+#[derive(Debug, thiserror::Error)]
+#[error("the run's supervisor died, so how the run ended cannot be known")]
+pub struct Lost;
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The stream that it was written to.
+    pub stream: Stream,
+    /// What was written.
+    pub bytes: Bytes,
+}
+
+/// What this host was found able to enforce, by running a command under the default profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostReport {
+    /// The user that commands run as.
+    pub run_as: String,
+    /// What held.
+    pub mechanisms: Vec<Mechanism>,
+    /// Why commands cannot be confined here, where that is so.
+    pub problem: Option<String>,
+}
+
+/// What a run is told from outside.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    cancelled: bool,
+    timeout: Option<Duration>,
+}
+
+/// Ends or extends a run. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct RunHandle(watch::Sender<Wish>);
+
+/// The run's end of a [`RunHandle`].
+#[derive(Debug)]
+pub struct RunControl(watch::Receiver<Wish>);
+
+/// Returns the two ends of a run's control.
+pub fn control() -> (RunHandle, RunControl) {
+    let (sender, receiver) = watch::channel(Wish { cancelled: false, timeout: None });
+    (RunHandle(sender), RunControl(receiver))
+}
+
+impl RunHandle {
+    /// Ends the run with its whole tree. Works also before it has begun.
+    pub fn cancel(&self) {
+        self.0.send_modify(|wish| wish.cancelled = true);
+    }
+
+    /// Lets the run last `timeout`, counted from its start.
+    pub fn extend(&self, timeout: Duration) {
+        self.0.send_modify(|wish| wish.timeout = Some(timeout));
+    }
+}
+
+/// Runs commands on this host.
+#[derive(Debug)]
+pub struct Runner {
+    config: RunnerConfig,
+    user: User,
+    helper: Mutex<Helper>,
+    host: HostReport,
+}
+
+#[derive(Debug)]
+struct Helper {
+    socket: OwnedFd,
+    process: Child,
+}
+
+impl Runner {
+    /// Starts the helper and finds out what this host can enforce.
+    ///
+    /// # Errors
+    /// When the helper cannot be started or the user to run as cannot be used.
+    pub async fn start(config: RunnerConfig) -> Result<Self, StartError> {
+        let (user, run_as) = user_of(config.run_as.as_deref())?;
+        let helper = Mutex::new(start_helper(&config.helper).map_err(StartError::Helper)?);
+        let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
+        let mut runner = Self { config, user, helper, host };
+        runner.probe().await;
+        Ok(runner)
+    }
+
+    /// Returns what this host was found able to enforce.
+    pub const fn host(&self) -> &HostReport {
+        &self.host
+    }
+
+    /// Ends the helper. Runs that are still going end with it.
+    pub async fn shutdown(&self) {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = helper.process.kill();
+        let _ = helper.process.wait();
+    }
+
+    /// Runs what `claim` permits, in `workspace`, and returns when no process of it is left.
+    ///
+    /// Output goes to `output` as it comes; a slow receiver slows the command, a gone one does not.
+    ///
+    /// # Errors
+    /// When how it ended cannot be known.
+    pub async fn run(
+        &self,
+        claim: Claim,
+        workspace: &str,
+        started_at: Timestamp,
+        output: mpsc::Sender<Chunk>,
+        control: RunControl,
+    ) -> Result<Ran, Lost> {
+        let limit = Duration::from_secs(u64::from(claim.limits().timeout_s));
+        let input = claim.plan().stdin.clone().unwrap_or_default();
+        let begun = Instant::now();
+        let ended = match self.spec(&claim, workspace) {
+            Ok(spec) => self.execute(&spec, &input, limit, output, control).await?,
+            Err(outcome) => Ended { outcome, mechanisms: Vec::new(), written: [0, 0] },
+        };
+        let [stdout_bytes, stderr_bytes] = ended.written;
+        Ok(Ran {
+            run: claim.run().clone(),
+            outcome: ended.outcome,
+            enforced: Enforced { profile: claim.profile().as_str().to_owned(), mechanisms: ended.mechanisms },
+            started_at,
+            duration: begun.elapsed(),
+            stdout_bytes,
+            stderr_bytes,
+        })
+    }
+
+    fn spec(&self, claim: &Claim, workspace: &str) -> Result<Spec, Outcome> {
+        let plan = claim.plan();
+        let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
+        let confined = match claim.profile().as_str() {
+            ProfileName::WORKSPACE => true,
+            ProfileName::HOST => false,
+            other => return Err(refused(format!("this runner has no profile called `{other}`"))),
+        };
+        let cwd = plan.cwd.as_str().strip_prefix(workspace).map(|rest| rest.trim_start_matches('/'));
+        let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
+        let Some(shell) = find_shell(plan.shell) else {
+            let message = format!("`{}` is not installed on this host", plan.shell.as_str());
+            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Missing, message });
+        };
+        let mut arguments = vec![shell];
+        arguments.extend(plan.shell.arguments().iter().map(|argument| (*argument).to_owned()));
+        arguments.push(plan.command.as_str().to_owned());
+        let mut environment = self.config.environment.clone();
+        environment.push(("PATH".into(), PATH.into()));
+        environment.push(("HOME".into(), workspace.into()));
+        // What the plan names comes last and so wins; the approver has seen it.
+        for (name, value) in &plan.env {
+            environment.retain(|(known, _)| known != name.as_str());
+            environment.push((name.as_str().to_owned(), value.clone()));
+        }
+        Ok(self.spec_of(arguments, environment, workspace, cwd, confined))
+    }
+
+    fn spec_of(
+        &self,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+        workspace: &str,
+        cwd: &str,
+        confined: bool,
+    ) -> Spec {
+        let mut hidden = vec![self.config.runtime.clone()];
+        hidden.extend(self.config.protected.iter().cloned());
+        let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
+        Spec { arguments, environment, workspace, cwd, confined, hidden, user: self.user }
+    }
+
+    /// Runs `true` under the default profile: what is reported is what held, not what a version number promises.
+    async fn probe(&mut self) {
+        let arguments = ["/bin/sh", "-c", "true"].map(str::to_owned).to_vec();
+        let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "", true);
+        let (sender, _) = mpsc::channel(1);
+        let (_, control) = control();
+        match self.execute(&spec, &[], Duration::from_secs(10), sender, control).await {
+            Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => self.host.mechanisms = mechanisms,
+            Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
+                self.host.mechanisms = mechanisms;
+                self.host.problem = Some(message);
+            }
+            Ok(Ended { outcome, .. }) => self.host.problem = Some(format!("a trial run ended as {}", outcome.as_str())),
+            Err(Lost) => self.host.problem = Some("a trial run was lost".into()),
+        }
+    }
+
+    async fn execute(
+        &self,
+        spec: &Spec,
+        input: &[u8],
+        limit: Duration,
+        output: mpsc::Sender<Chunk>,
+        mut control: RunControl,
+    ) -> Result<Ended, Lost> {
+        let begun = Instant::now();
+        let streams = match self.hand_over(spec, input) {
+            Ok(streams) => streams,
+            Err(error) => {
+                let message = format!("could not hand the run to the helper: {error}");
+                let outcome = Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
+                return Ok(Ended { outcome, mechanisms: Vec::new(), written: [0, 0] });
+            }
+        };
+        let (stdout, stderr) = (streams.stdout, streams.stderr);
+        let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone()));
+        let err = tokio::spawn(forward(stderr, Stream::Stderr, output));
+        let (reports, mut asks) = streams.control.into_split();
+        let mut reports = BufReader::new(reports);
+        let mut state = Watched::default();
+        let mut why: Option<Outcome> = None;
+        let mut until = begun + limit;
+        let mut listening = true;
+        control.0.mark_changed();
+        loop {
+            tokio::select! {
+                line = next_report(&mut reports) => match line {
+                    Some(report) => state.note(report),
+                    None => break,
+                },
+                changed = control.0.changed(), if listening && why.is_none() => {
+                    let wish = *control.0.borrow_and_update();
+                    if let Some(timeout) = wish.timeout {
+                        until = begun + timeout;
+                    }
+                    if wish.cancelled {
+                        why = Some(Outcome::Cancelled);
+                        let _ = asks.write_all(&[TERMINATE]).await;
+                        until = Instant::now() + PATIENCE;
+                    }
+                    // Once nobody can wish anything any more, a closed channel must not spin.
+                    listening = changed.is_ok();
+                }
+                () = tokio::time::sleep_until(until) => {
+                    let ask = if why.is_none() { TERMINATE } else { KILL };
+                    why.get_or_insert(Outcome::TimedOut);
+                    let _ = asks.write_all(&[ask]).await;
+                    until = Instant::now() + PATIENCE;
+                }
+            }
+        }
+        let written = [drained(out).await, drained(err).await];
+        let outcome = state.outcome(why).ok_or(Lost)?;
+        Ok(Ended { outcome, mechanisms: state.mechanisms, written })
+    }
+
+    fn hand_over(&self, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
+        let spec = sealed(&serde_json::to_vec(spec)?)?;
+        let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
+        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (control, control_end) = StdUnixStream::pair()?;
+        control.set_nonblocking(true)?;
+        let descriptors = [
+            spec.as_raw_fd(),
+            input.as_raw_fd(),
+            stdout_end.as_raw_fd(),
+            stderr_end.as_raw_fd(),
+            control_end.as_raw_fd(),
+        ];
+        self.send(&descriptors)?;
+        Ok(Streams {
+            stdout: pipe::Receiver::from_owned_fd(stdout)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr)?,
+            control: UnixStream::from_std(control)?,
+        })
+    }
+
+    /// Sends a run to the helper; if the helper died, to a new one.
+    fn send(&self, descriptors: &[i32]) -> io::Result<()> {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        let send = |helper: &Helper| {
+            let rights = [ControlMessage::ScmRights(descriptors)];
+            let iov = [IoSlice::new(b"r")];
+            sendmsg::<()>(helper.socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+        };
+        if send(&helper).is_ok() {
+            return Ok(());
+        }
+        tracing::warn!("the helper process died; starting a new one");
+        let _ = helper.process.kill();
+        let _ = helper.process.wait();
+        *helper = start_helper(&self.config.helper)?;
+        Ok(send(&helper)?)
+    }
+}
+
+struct Streams {
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    control: UnixStream,
+}
+
+struct Ended {
+    outcome: Outcome,
+    mechanisms: Vec<Mechanism>,
+    written: [u64; 2],
+}
+
+/// What a supervisor has told so far.
+#[derive(Default)]
+struct Watched {
+    mechanisms: Vec<Mechanism>,
+    end: Option<Outcome>,
+}
+
+impl Watched {
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Started(mechanisms) => self.mechanisms = mechanisms,
+            Report::Failed { failure, message, mechanisms } => {
+                self.mechanisms = mechanisms;
+                self.end = Some(Outcome::SpawnFailed { failure, message });
+            }
+            Report::Exited { code } => self.end = Some(Outcome::Exited { code }),
+            Report::Signalled { signal } => self.end = Some(Outcome::Signalled { signal }),
+        }
+    }
+
+    /// The outcome, where it is known. What we ended, we ended, however the shell then went.
+    fn outcome(&mut self, why: Option<Outcome>) -> Option<Outcome> {
+        match (self.end.take(), why) {
+            (Some(failed @ Outcome::SpawnFailed { .. }), _) => Some(failed),
+            (_, Some(ours)) => Some(ours),
+            (end, None) => end,
+        }
+    }
+}
+
+async fn next_report(reports: &mut BufReader<tokio::net::unix::OwnedReadHalf>) -> Option<Report> {
+    let mut line = Vec::new();
+    let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    let read = reports.take(most).read_until(b'\n', &mut line).await;
+    if read.is_ok_and(|read| read > 0) { serde_json::from_slice(&line).ok() } else { None }
+}
+
+/// Reads a stream to its end. The command never waits for a receiver that is gone.
+async fn forward(mut from: pipe::Receiver, stream: Stream, to: mpsc::Sender<Chunk>) -> u64 {
+    let mut written = 0;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => return written,
+            Ok(read) => {
+                written += u64::try_from(read).unwrap_or(0);
+                let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
+                let _ = to.send(Chunk { stream, bytes }).await;
+            }
+        }
+    }
+}
+
+async fn drained(mut reading: tokio::task::JoinHandle<u64>) -> u64 {
+    match tokio::time::timeout(DRAIN, &mut reading).await {
+        Ok(written) => written.unwrap_or(0),
+        Err(_) => {
+            reading.abort();
+            0
+        }
+    }
+}
+
+fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
+    let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let process = Command::new(&program.program)
+        .args(&program.arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Helper { socket, process })
+}
+
+fn find_shell(shell: Shell) -> Option<String> {
+    let name = shell.as_str();
+    PATH.split(':').map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).is_file())
+}
+
+fn user_of(asked: Option<&str>) -> Result<(User, String), StartError> {
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    if !uid.is_root() {
+        let user = User { uid: uid.as_raw(), gid: gid.as_raw(), from_root: false };
+        return Ok((user, format!("uid {uid}, in a user namespace")));
+    }
+    let name = asked.unwrap_or("nobody");
+    let refused = |why| StartError::RunAs { name: name.to_owned(), why };
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) if user.uid.is_root() => Err(refused("it is root")),
+        Ok(Some(user)) => {
+            Ok((User { uid: user.uid.as_raw(), gid: user.gid.as_raw(), from_root: true }, name.to_owned()))
+        }
+        Ok(None) => Err(refused("there is no such user")),
+        Err(_) => Err(refused("the user database cannot be read")),
+    }
+}
+
+/// Gives a workspace that the server has just made to the user that commands run as.
+///
+/// # Errors
+/// When there is no such user or the folder cannot be given away.
+pub fn give_workspace(path: &Path, run_as: Option<&str>) -> Result<(), StartError> {
+    let (user, _) = user_of(run_as)?;
+    if user.from_root {
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(StartError::Helper)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! The only unsafe code of the project: what the kernel offers and no safe wrapper does.
+
+#![expect(unsafe_code, reason = "three things have no safe wrapper; each use argues below")]
+
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
+use nix::unistd::{ForkResult, fork};
+
+/// Forks a process that has one thread.
+///
+/// Only the helper and its descendants call this. They never start a thread, so no lock of the allocator can be held by
+/// somebody who does not exist in the child.
+pub(crate) fn fork_single_threaded() -> io::Result<ForkResult> {
+    // SAFETY: the process is single-threaded (see above), so every function may be called in the child.
+    Ok(unsafe { fork() }?)
+}
+
+/// Takes ownership of a descriptor that the kernel has just handed over with a message.
+pub(crate) fn received(fd: i32) -> OwnedFd {
+    // SAFETY: SCM_RIGHTS makes a new descriptor that belongs to the receiver of the message and to nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes the mount at `at` and all below it read-only, or writable again.
+pub(crate) fn set_read_only(at: &std::ffi::CStr, read_only: bool) -> io::Result<()> {
+    let mut attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    if read_only {
+        attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+    } else {
+        attributes.attr_clr = libc::MOUNT_ATTR_RDONLY;
+    }
+    // SAFETY: the path is a C string and the structure lives until the call returns; its size is passed as documented in
+    // mount_setattr(2). The kernel reads both and keeps neither.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            at.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw mut attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor but the three standard streams.
+///
+/// Called first of all in the helper, before anything in it owns a descriptor.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    // SAFETY: nothing in this process owns a descriptor above 2 yet, so none is closed behind its owner's back.
+    if unsafe { libc::close_range(3, u32::MAX, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives SIGPIPE its usual meaning back. Rust ignores it, and what is ignored stays ignored in the command.
+pub(crate) fn default_sigpipe() -> io::Result<()> {
+    // SAFETY: the default action is no function of ours, so nothing can run in a signal's context.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    Ok(())
+}
