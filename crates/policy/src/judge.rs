@@ -1,0 +1,346 @@
+//! Commands judged by rules.
+
+use std::collections::HashMap;
+
+use provara_domain::{CommandText, Judgement, PolicyVersion, Reason, Severity, Shell, Span, Verdict};
+use serde::Serialize;
+
+use crate::matching::{Place, holds, may_be_allowed, resolve};
+use crate::reader::{self, Command, MAX_STEPS};
+use crate::rule::{Matcher, Rule};
+use crate::unwrap::{Inside, inside, names};
+
+/// What becomes of a command that no rule knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strictness {
+    /// A person is asked.
+    Ask,
+    /// It is refused.
+    Deny,
+}
+
+/// What is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The command.
+    pub command: &'a CommandText,
+    /// Who reads it.
+    pub shell: Shell,
+    /// Where it would run.
+    pub cwd: &'a str,
+    /// The folders that are the agent's.
+    pub workspaces: &'a [String],
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    strict: Strictness,
+    version: PolicyVersion,
+}
+
+/// A judgement with how it came about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The judgement, the same as [`Policy::judge`] gives.
+    pub judgement: Judgement,
+    /// Every command that was found, unwrapped ones after what wraps them.
+    pub commands: Vec<ReadCommand>,
+    /// The rules that were asked, and whether they matched.
+    pub tried: Vec<Tried>,
+}
+
+/// One command that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadCommand {
+    /// The program as written, quotes and escapes resolved.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its redirections, operator and target.
+    pub redirections: Vec<(String, String)>,
+    /// The variables that it sets.
+    pub assignments: Vec<String>,
+    /// Where it stands.
+    pub span: Span,
+    /// How many wrappers and scripts hide it.
+    pub depth: u32,
+}
+
+/// One rule that was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Its id.
+    pub rule: String,
+    /// Whether it matched.
+    pub matched: bool,
+}
+
+/// How many wrappers and scripts within each other are opened. Below it anything may hide, so deeper is denied.
+const MAX_WRAPPING: u32 = 6;
+/// One reason of a kind is told so often; more adds nothing for the reader and would let a text grow its judgement.
+const TOLD_AT_MOST: usize = 8;
+
+impl Policy {
+    pub(crate) const fn new(rules: Vec<Rule>, strict: Strictness, version: PolicyVersion) -> Self {
+        Self { rules, strict, version }
+    }
+
+    /// Returns which policy this is. Its digest covers every rule file and the strictness.
+    pub const fn version(&self) -> &PolicyVersion {
+        &self.version
+    }
+
+    /// Returns every rule, in the order of the files.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    /// Returns what policy says. Work is bounded by steps; a text that needs more is denied.
+    pub fn judge(&self, request: &Request<'_>) -> Judgement {
+        let pass = self.pass(request);
+        Judgement::of(pass.reasons, self.version.clone())
+    }
+
+    /// Returns what policy says and how that came about.
+    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+        let pass = self.pass(request);
+        let tried = self.rules.iter().zip(&pass.matched).filter(|(rule, _)| rule.shells.contains(&request.shell));
+        Explanation {
+            tried: tried.map(|(rule, matched)| Tried { rule: rule.id.clone(), matched: *matched }).collect(),
+            commands: pass.commands,
+            judgement: Judgement::of(pass.reasons, self.version.clone()),
+        }
+    }
+
+    pub(crate) fn matches(&self, rule: &Rule, request: &Request<'_>) -> bool {
+        let pass = self.pass(request);
+        self.rules.iter().zip(pass.matched).any(|(known, matched)| matched && known.id == rule.id)
+    }
+
+    fn pass(&self, request: &Request<'_>) -> Pass<'_> {
+        let mut pass = Pass {
+            policy: self,
+            reasons: Vec::new(),
+            told: HashMap::new(),
+            matched: vec![false; self.rules.len()],
+            commands: Vec::new(),
+            steps: 0,
+        };
+        pass.raw(request.command.as_str(), request.shell, None);
+        let mut place = Place { cwd: Some(request.cwd.to_owned()), workspaces: request.workspaces };
+        pass.script(request.command.as_str(), request.shell, 0, None, &mut place);
+        if pass.commands.is_empty() {
+            pass.say(
+                "nothing_to_run",
+                Verdict::Ask,
+                Severity::Low,
+                "has no command that could be read".to_owned(),
+                None,
+            );
+        }
+        if pass.steps > MAX_STEPS {
+            pass.deny_limit("is too large or too intricate to be judged", None);
+        }
+        pass
+    }
+}
+
+struct Pass<'p> {
+    policy: &'p Policy,
+    reasons: Vec<Reason>,
+    told: HashMap<String, usize>,
+    /// For each rule.
+    matched: Vec<bool>,
+    commands: Vec<ReadCommand>,
+    steps: u64,
+}
+
+impl Pass<'_> {
+    /// Raw rules see every text, opaque or not.
+    fn raw(&mut self, text: &str, shell: Shell, outer: Option<Span>) {
+        let policy = self.policy;
+        for (index, rule) in policy.rules.iter().enumerate() {
+            let Matcher::Raw(regex) = &rule.matcher else { continue };
+            if !rule.shells.contains(&shell) {
+                continue;
+            }
+            self.steps += u64::try_from(text.len() / 16).unwrap_or(0) + 1;
+            if let Some(found) = regex.find(text) {
+                self.rule_speaks(index, outer.unwrap_or(Span { start: found.start(), end: found.end() }));
+            }
+        }
+    }
+
+    fn script(&mut self, text: &str, shell: Shell, depth: u32, outer: Option<Span>, place: &mut Place<'_>) {
+        if self.steps > MAX_STEPS {
+            return;
+        }
+        let reading = reader::read(text, shell);
+        self.steps += reading.steps;
+        let unknown = self.unknown();
+        for (span, why) in &reading.opaque {
+            let text = format!("this part {why}");
+            self.say("opaque", unknown, Severity::Medium, text, Some(outer.unwrap_or(*span)));
+        }
+        if reading.too_deep {
+            self.deny_limit("nests commands deeper than is read", outer);
+        }
+        // The names of programs so far in the pipeline that is being judged.
+        let mut before: (usize, Vec<String>) = (0, Vec::new());
+        for command in &reading.commands {
+            if self.steps > MAX_STEPS {
+                return;
+            }
+            if before.0 != command.pipeline {
+                before = (command.pipeline, Vec::new());
+            }
+            let known = before.1.clone();
+            self.command(command, shell, depth, outer, &known, &mut before.1, place);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the state of one walk; a struct would only rename it")]
+    fn command(
+        &mut self,
+        command: &Command,
+        shell: Shell,
+        depth: u32,
+        outer: Option<Span>,
+        before: &[String],
+        names_here: &mut Vec<String>,
+        place: &mut Place<'_>,
+    ) {
+        let span = outer.unwrap_or_else(|| command.span.into());
+        self.note(command, span, depth);
+        // A long pipeline may not make its own judging quadratic.
+        if names_here.len() < 64 {
+            names_here.push(names(&command.program).1);
+        }
+        let known = self.rules_on(command, shell, span, before, place);
+        change_directory(command, place);
+        match inside(command) {
+            Inside::Plain => {
+                if !known {
+                    let program =
+                        if command.program.is_empty() { "an assignment or redirection" } else { &command.program };
+                    let text = format!("no rule knows what `{}` does here", shortened(program));
+                    self.say("unknown_command", self.unknown(), Severity::Medium, text, Some(span));
+                }
+            }
+            _ if depth >= MAX_WRAPPING => {
+                self.deny_limit("wraps a command in more commands than are opened", Some(span))
+            }
+            Inside::Command(inner) => {
+                self.wraps(command, span);
+                self.command(&inner, shell, depth + 1, Some(span), before, names_here, place);
+            }
+            Inside::Script(script, inner_shell) => {
+                self.wraps(command, span);
+                self.raw(&script, inner_shell, Some(span));
+                self.script(&script, inner_shell, depth + 1, Some(span), place);
+            }
+        }
+    }
+
+    fn rules_on(&mut self, command: &Command, shell: Shell, span: Span, before: &[String], place: &Place<'_>) -> bool {
+        let policy = self.policy;
+        let mut known = false;
+        let cost = 1 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
+        for (index, rule) in policy.rules.iter().enumerate() {
+            let Matcher::Facts(facts) = &rule.matcher else { continue };
+            let refused = rule.verdict == Verdict::Allow && !may_be_allowed(command);
+            if refused || !rule.shells.contains(&shell) {
+                continue;
+            }
+            self.steps += cost;
+            if holds(facts, command, before, place) {
+                known = true;
+                self.rule_speaks(index, span);
+            }
+        }
+        known
+    }
+
+    fn wraps(&mut self, command: &Command, span: Span) {
+        let text = format!("`{}` runs another command", shortened(&command.program));
+        self.say("wrapper", Verdict::Ask, Severity::Medium, text, Some(span));
+    }
+
+    fn rule_speaks(&mut self, index: usize, span: Span) {
+        if let Some(matched) = self.matched.get_mut(index) {
+            *matched = true;
+        }
+        let policy = self.policy;
+        if let Some(rule) = policy.rules.get(index) {
+            self.push(&rule.id, &rule.category, rule.verdict, rule.severity, rule.reason.clone(), Some(span));
+        }
+    }
+
+    fn deny_limit(&mut self, what: &str, span: Option<Span>) {
+        self.say("limit", Verdict::Deny, Severity::High, format!("this command {what}"), span);
+    }
+
+    fn say(&mut self, rule: &str, verdict: Verdict, severity: Severity, text: String, span: Option<Span>) {
+        self.push(rule, "engine", verdict, severity, text, span);
+    }
+
+    /// Only what repeats an earlier reason of the same rule, and so of the same verdict, is dropped.
+    fn push(
+        &mut self,
+        rule: &str,
+        category: &str,
+        verdict: Verdict,
+        severity: Severity,
+        text: String,
+        span: Option<Span>,
+    ) {
+        let told = self.told.entry(rule.to_owned()).or_default();
+        *told += 1;
+        if *told > TOLD_AT_MOST {
+            return;
+        }
+        self.reasons.push(Reason {
+            rule: rule.to_owned(),
+            category: category.to_owned(),
+            verdict,
+            severity,
+            text,
+            span,
+        });
+    }
+
+    const fn unknown(&self) -> Verdict {
+        match self.policy.strict {
+            Strictness::Ask => Verdict::Ask,
+            Strictness::Deny => Verdict::Deny,
+        }
+    }
+
+    fn note(&mut self, command: &Command, span: Span, depth: u32) {
+        self.commands.push(ReadCommand {
+            program: command.program.clone(),
+            args: command.args.iter().map(|word| word.text.clone()).collect(),
+            redirections: command.redirections.iter().map(|r| (r.operator.clone(), r.target.clone())).collect(),
+            assignments: command.assignments.clone(),
+            span,
+            depth,
+        });
+    }
+}
+
+/// Later relative paths mean something else after a `cd`.
+fn change_directory(command: &Command, place: &mut Place<'_>) {
+    if matches!(command.program.to_lowercase().as_str(), "cd" | "chdir" | "pushd" | "popd" | "set-location" | "sl") {
+        let target = command.args.iter().map(|word| word.text.as_str()).find(|text| !text.starts_with('-'));
+        place.cwd = target
+            .filter(|path| !path.contains(['$', '`', '~', '\\']))
+            .and_then(|path| resolve(path, place.cwd.as_deref()));
+    }
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
+}

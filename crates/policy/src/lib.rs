@@ -1,0 +1,16 @@
+//! A command's text, read and judged: text → simple commands → judgement with reasons.
+//!
+//! No I/O, no clock, no randomness. The reader is an allow-list of constructs: what it does not know is *opaque*, and
+//! opaque text is never allowed. Deny rules still look at all of it. Nothing here makes a verdict milder than another
+//! part made it.
+
+mod judge;
+mod load;
+mod matching;
+pub mod reader;
+mod rule;
+mod unwrap;
+
+pub use judge::{Explanation, Policy, ReadCommand, Request, Strictness, Tried};
+pub use load::{PolicyErrors, RuleError, RuleFile};
+pub use rule::{Examples, Rule};

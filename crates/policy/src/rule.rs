@@ -1,0 +1,96 @@
+//! Rules as people write them and as the judge uses them.
+
+use provara_domain::{Severity, Shell, Verdict};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+/// One rule in force.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rule {
+    /// Its name, unique over all files.
+    pub id: String,
+    /// The kind of thing that it speaks of.
+    pub category: String,
+    /// How bad it could get.
+    pub severity: Severity,
+    /// What becomes of a command that it matches.
+    pub verdict: Verdict,
+    /// The shells that it speaks of.
+    pub shells: Vec<Shell>,
+    /// For the approver, in plain words.
+    pub reason: String,
+    /// Texts that must and must not match; checked whenever the rule is loaded.
+    pub examples: Examples,
+    #[serde(skip)]
+    pub(crate) matcher: Matcher,
+}
+
+/// What a rule promises about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Examples {
+    /// These match.
+    #[serde(rename = "match")]
+    pub matching: Vec<String>,
+    /// These do not.
+    #[serde(rename = "no_match")]
+    pub not_matching: Vec<String>,
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone)]
+pub(crate) enum Matcher {
+    /// The raw text, opaque or not.
+    Raw(Regex),
+    /// One simple command.
+    Facts(Box<Facts>),
+}
+
+/// All that is given must hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// The program is one of these; any where empty.
+    pub(crate) programs: Vec<String>,
+    /// The arguments begin with one of these words.
+    pub(crate) first: Vec<Vec<String>>,
+    /// Some argument matches one of these.
+    pub(crate) args_any: Vec<Regex>,
+    /// Each of these is matched by some argument.
+    pub(crate) args_all: Vec<Regex>,
+    /// No argument matches one of these.
+    pub(crate) args_none: Vec<Regex>,
+    /// Every argument matches one of these.
+    pub(crate) args_only: Vec<Regex>,
+    /// For each entry one of its flags is given, alone or in a group (`r|R|recursive`).
+    pub(crate) flags: Vec<Vec<String>>,
+    /// At most so many arguments.
+    pub(crate) args_at_most: Option<usize>,
+    /// Some redirection writes to a target that matches.
+    pub(crate) redirect: Option<Regex>,
+    /// One of these programs stands before it in its pipeline.
+    pub(crate) fed_by: Vec<String>,
+    /// Where the paths among its arguments lead.
+    pub(crate) paths: Option<Paths>,
+    /// What the addresses among its arguments are.
+    pub(crate) urls: Option<Urls>,
+}
+
+/// Where paths lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Paths {
+    /// All lie in a workspace.
+    Inside,
+    /// One lies in none, temporary folders aside.
+    Outside,
+}
+
+/// What addresses name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Urls {
+    /// There is one, and all name this host.
+    Local,
+    /// There is none, or one names another host.
+    Elsewhere,
+}
