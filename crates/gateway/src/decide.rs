@@ -1,0 +1,258 @@
+//! Step two: a person decides. Approving judges again; a decision binds the plan's digest; exactly one wins.
+
+use std::time::Duration;
+
+use provara_audit::canonical;
+use provara_domain::{
+    CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
+    Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
+};
+use provara_store::{PlanRecord, StoreError, TransitionError};
+
+use crate::gateway::{Gateway, Inner};
+use crate::propose::ProposeError;
+
+/// A person's yes, and on which terms.
+#[derive(Debug, Clone, Default)]
+pub struct Approval {
+    /// The digest of what they saw; refused if the plan has another.
+    pub digest: Option<Digest>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Another confinement than the plan asks for.
+    pub profile: Option<ProfileName>,
+}
+
+/// What an approver changes about a plan. What is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// Another command.
+    pub command: Option<CommandText>,
+    /// Another working directory.
+    pub cwd: Option<String>,
+    /// Another time-out.
+    pub timeout: Option<Timeout>,
+    /// Another note.
+    pub note: Option<Note>,
+}
+
+/// Why a decision was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// The caller is no approver.
+    #[error("only an approver may decide")]
+    NotAnApprover,
+    /// There is no such plan.
+    #[error("no plan has the id {id}")]
+    NotFound {
+        /// The id.
+        id: PlanId,
+    },
+    /// Somebody or something was faster.
+    #[error("plan {} is {} and can no longer be decided", record.plan.id, record.status)]
+    Conflict {
+        /// The plan as it stands.
+        record: Box<PlanRecord>,
+    },
+    /// The approver saw something else.
+    #[error("the plan's digest is {found}, not the one that was approved; look at the plan again")]
+    DigestMismatch {
+        /// The plan's digest.
+        found: Digest,
+    },
+    /// Policy is stricter now than the approver was shown. The plan stays pending with the new judgement.
+    #[error("policy judges this plan more strictly than when it was shown; look at the new judgement and decide again")]
+    JudgementChanged {
+        /// The plan with its new judgement.
+        record: Box<PlanRecord>,
+    },
+    /// Policy denies it now.
+    #[error("policy denies this command now; it was blocked")]
+    PolicyDenied {
+        /// The blocked plan.
+        record: Box<PlanRecord>,
+    },
+    /// No such profile here.
+    #[error("the profile `{0}` cannot be chosen here")]
+    Profile(ProfileName),
+    /// The edit is not a plan.
+    #[error(transparent)]
+    Edit(ProposeError),
+    /// The store failed.
+    #[error("could not record the decision on plan {id}")]
+    Store {
+        /// The plan.
+        id: PlanId,
+        /// Why.
+        #[source]
+        cause: StoreError,
+    },
+}
+
+impl DecideError {
+    pub(crate) fn of(id: &PlanId, error: TransitionError) -> Self {
+        match error {
+            TransitionError::NotFound => Self::NotFound { id: id.clone() },
+            TransitionError::Conflict { record, .. } => Self::Conflict { record },
+            TransitionError::Store(cause) => Self::Store { id: id.clone(), cause },
+        }
+    }
+}
+
+impl Gateway {
+    /// Records an approver's yes. The worker runs the plan; see [`Gateway::settled`] for its end.
+    ///
+    /// # Errors
+    /// See [`DecideError`]; nothing will run on account of this call then.
+    pub async fn approve(&self, who: &Principal, id: &PlanId, approval: Approval) -> Result<PlanRecord, DecideError> {
+        let inner = &self.inner;
+        let shown = inner.pending_plan(who, id).await?;
+        if let Some(seen) = &approval.digest
+            && *seen != shown.digest
+        {
+            return Err(DecideError::DigestMismatch { found: shown.digest });
+        }
+        let profile = approval.profile.unwrap_or_else(|| shown.plan.profile.clone());
+        if !inner.knows_profile(&profile) {
+            return Err(DecideError::Profile(profile));
+        }
+        let judgement = inner.judge_again(who, &shown).await?;
+        let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
+        let record = inner.record_decision(who, &decision, approval.reason, &judgement).await?;
+        inner.work.notify_one();
+        Ok(record)
+    }
+
+    /// Records an approver's no. The reason reaches the agent.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn deny(&self, who: &Principal, id: &PlanId, reason: Option<String>) -> Result<PlanRecord, DecideError> {
+        let inner = &self.inner;
+        let shown = inner.pending_plan(who, id).await?;
+        let decision = inner.decision(who, &shown, DecisionKind::Deny, shown.plan.profile.clone());
+        inner.record_decision(who, &decision, reason, &shown.judgement).await
+    }
+
+    /// Replaces a pending plan by an edited one, judged anew, still the agent's. The old one is `superseded`.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn edit(&self, who: &Principal, id: &PlanId, edit: Edit) -> Result<PlanRecord, DecideError> {
+        let inner = &self.inner;
+        let old = inner.pending_plan(who, id).await?;
+        let mut plan = old.plan;
+        plan.id = inner.plan_id();
+        plan.nonce = Nonce::new(inner.platform.entropy());
+        if let Some(command) = edit.command {
+            plan.command = command;
+        }
+        if edit.cwd.is_some() {
+            plan.cwd = inner.working_dir(edit.cwd).map_err(DecideError::Edit)?;
+        }
+        if let Some(timeout) = edit.timeout {
+            plan.timeout = timeout;
+        }
+        let new = inner.new_plan(plan, edit.note.or(old.note), None, who);
+        inner.store.supersede(id, new).await.map_err(|error| DecideError::of(id, error))
+    }
+
+    /// Proposes again what expired unanswered, or what was not run because something had changed. A new, linked plan.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn reopen(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, DecideError> {
+        let inner = &self.inner;
+        inner.approver(who)?;
+        let old = inner.known_plan(who, id).await?;
+        let changed = old
+            .run
+            .as_ref()
+            .and_then(|run| run.outcome.as_ref())
+            .is_some_and(|outcome| matches!(outcome, Outcome::SpawnFailed { failure: SpawnFailure::Changed, .. }));
+        if old.status != Status::Expired && !changed {
+            return Err(DecideError::Conflict { record: Box::new(old) });
+        }
+        let mut plan = old.plan;
+        plan.id = inner.plan_id();
+        plan.nonce = Nonce::new(inner.platform.entropy());
+        let new = inner.new_plan(plan, old.note, None, who);
+        inner.store.reopen(id, new).await.map_err(|error| DecideError::of(id, error))
+    }
+}
+
+impl Inner {
+    fn approver(&self, who: &Principal) -> Result<(), DecideError> {
+        if who.roles.has(Role::Approver) { Ok(()) } else { Err(DecideError::NotAnApprover) }
+    }
+
+    async fn known_plan(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, DecideError> {
+        match self.store.plan(&who.project, provara_store::Owner::Everyone, id).await {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => Err(DecideError::NotFound { id: id.clone() }),
+            Err(cause) => Err(DecideError::Store { id: id.clone(), cause }),
+        }
+    }
+
+    /// The plan that `who` is about to decide. That it is pending here is a courtesy; the store's guard settles races.
+    async fn pending_plan(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, DecideError> {
+        self.approver(who)?;
+        let record = self.known_plan(who, id).await?;
+        if record.status != Status::Pending {
+            return Err(DecideError::Conflict { record: Box::new(record) });
+        }
+        if record.expires_at <= self.platform.now() {
+            let expired = self.store.expire(id, self.system_cause()).await;
+            let record = expired.map_err(|error| DecideError::of(id, error))?;
+            return Err(DecideError::Conflict { record: Box::new(record) });
+        }
+        Ok(record)
+    }
+
+    /// Policy's word at the moment of the decision. Stricter than shown stops the decision; looser changes nothing.
+    async fn judge_again(&self, who: &Principal, shown: &PlanRecord) -> Result<Judgement, DecideError> {
+        let id = &shown.plan.id;
+        let now = self.judge(&shown.plan);
+        if now.verdict <= shown.judgement.verdict {
+            return Ok(now);
+        }
+        let failed = |error| DecideError::of(id, error);
+        if now.verdict == Verdict::Deny {
+            let record = self.store.block(id, &now, self.cause(who)).await.map_err(failed)?;
+            return Err(DecideError::PolicyDenied { record: Box::new(record) });
+        }
+        let record = self.store.rejudge(id, &now, self.cause(who)).await.map_err(failed)?;
+        Err(DecideError::JudgementChanged { record: Box::new(record) })
+    }
+
+    fn decision(&self, who: &Principal, shown: &PlanRecord, kind: DecisionKind, profile: ProfileName) -> Decision {
+        Decision {
+            plan: shown.plan.id.clone(),
+            // Computed from what is stored, not copied from the row: a decision binds bytes.
+            digest: canonical::plan_digest(&shown.plan),
+            binding: None,
+            decision: kind,
+            profile,
+            limits: Limits { timeout_s: shown.plan.timeout.seconds() },
+            approver: who.name.clone(),
+            method: DecisionMethod::Token,
+            nonce: Nonce::new(self.platform.entropy()),
+            ts: self.platform.now(),
+        }
+    }
+
+    async fn record_decision(
+        &self,
+        who: &Principal,
+        decision: &Decision,
+        reason: Option<String>,
+        judgement: &Judgement,
+    ) -> Result<PlanRecord, DecideError> {
+        let valid: Duration = self.config.approval_valid;
+        let valid_until = decision.ts.plus(valid);
+        self.store
+            .decide(decision, reason, judgement, valid_until, self.cause(who))
+            .await
+            .map_err(|error| DecideError::of(&decision.plan, error))
+    }
+}

@@ -1,0 +1,251 @@
+//! The gateway itself: its parts, its start and its end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use provara_audit::checkpoint::LogKey;
+use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Shell, Timestamp};
+use provara_policy::Policy;
+use provara_runner::{HostReport, RunHandle, Runner};
+use provara_store::{Cause, Counts, Entropy, Store, StoreError};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::judging::JudgementCache;
+use crate::wakeups::Wakeups;
+use crate::{evidence, wakeups, worker};
+
+/// What the gateway takes from the world around it.
+pub trait Platform: Send + Sync + 'static {
+    /// Returns the present time.
+    fn now(&self) -> Timestamp;
+    /// Returns 128 bits that nobody can guess.
+    fn entropy(&self) -> u128;
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// How many plans an agent may have pending.
+    pub pending_cap: u32,
+    /// How long a plan waits for a decision before it expires.
+    pub plan_expiry: Duration,
+    /// How long an approval waits for a worker before it expires.
+    pub approval_valid: Duration,
+    /// The shell of a plan that names none.
+    pub default_shell: Shell,
+    /// The workspace that is always there: a canonical absolute path.
+    pub workspace: String,
+    /// Whether one token proposes and decides. Then no profile looser than `workspace` may be chosen.
+    pub single_token: bool,
+    /// How many commands run at once.
+    pub max_runs: usize,
+    /// The server's version, for the log.
+    pub version: &'static str,
+}
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// Where everything lasts.
+    pub store: Store,
+    /// What judges.
+    pub policy: Policy,
+    /// What runs commands on this host; without one, approved plans wait for another runner.
+    pub runner: Option<Runner>,
+    /// Time and randomness.
+    pub platform: Arc<dyn Platform>,
+    /// Signs checkpoints.
+    pub log_key: LogKey,
+    /// What the operator decided.
+    pub config: GatewayConfig,
+}
+
+/// The gateway could not start or end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// The gateway. Cloning is cheap; all clones are the same one.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) policy: Policy,
+    pub(crate) runner: Option<Runner>,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) log_key: LogKey,
+    pub(crate) config: GatewayConfig,
+    pub(crate) project: Name,
+    pub(crate) cache: JudgementCache,
+    pub(crate) wakeups: Wakeups,
+    /// Told when something may be claimable: an approval, or a run that ended.
+    pub(crate) work: Notify,
+    /// The runs that this process holds the claim of.
+    pub(crate) running: Mutex<HashMap<PlanId, RunHandle>>,
+    /// Told when `running` became smaller.
+    pub(crate) ended: Notify,
+    pub(crate) stopping: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Gateway {
+    /// Returns a gateway at work: what a crash left behind is settled, and the worker and the clock's sweeper run.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn start(parts: Parts) -> Result<Self, GatewayError> {
+        let Parts { store, policy, runner, platform, log_key, config } = parts;
+        let inner = Arc::new(Inner {
+            store,
+            policy,
+            runner,
+            platform,
+            log_key,
+            config,
+            project: Name::default_project(),
+            cache: JudgementCache::default(),
+            wakeups: Wakeups::default(),
+            work: Notify::new(),
+            running: Mutex::default(),
+            ended: Notify::new(),
+            stopping: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        let gateway = Self { inner };
+        gateway.recover().await?;
+        gateway.start_tasks();
+        Ok(gateway)
+    }
+
+    async fn recover(&self) -> Result<(), GatewayError> {
+        let inner = &self.inner;
+        let recovered = inner.store.recover(inner.system_cause()).await?;
+        for plan in &recovered.lost {
+            tracing::warn!(%plan, "the server died while this plan ran; its outcome is lost");
+        }
+        let policy = inner.policy.version().digest.clone();
+        let body = EventBody::ServerStarted { version: inner.config.version.to_owned(), policy };
+        inner.store.server_event(body, inner.system_cause()).await?;
+        Ok(())
+    }
+
+    fn start_tasks(&self) {
+        let mut tasks = lock(&self.inner.tasks);
+        tasks.push(tokio::spawn(wakeups::forward(Arc::clone(&self.inner))));
+        tasks.push(tokio::spawn(worker::sweep(Arc::clone(&self.inner))));
+        tasks.push(tokio::spawn(evidence::keep_signing(Arc::clone(&self.inner))));
+        if self.inner.runner.is_some() {
+            tasks.push(tokio::spawn(worker::work(Arc::clone(&self.inner))));
+        }
+    }
+
+    /// Ends in order: claims nothing more, gives running commands `grace` to end, cancels the rest, records everything.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn stop(&self, grace: Duration) -> Result<(), GatewayError> {
+        let inner = &self.inner;
+        inner.stopping.store(true, Ordering::SeqCst);
+        inner.work.notify_one();
+        if tokio::time::timeout(grace, inner.all_ended()).await.is_err() {
+            lock(&inner.running).values().for_each(RunHandle::cancel);
+            // The runner ends a tree in bounded time; what cannot be ended even then is lost, and recovery will say so.
+            let _ = tokio::time::timeout(Duration::from_secs(10), inner.all_ended()).await;
+        }
+        inner.store.server_event(EventBody::ServerStopped, inner.system_cause()).await?;
+        let _ = self.checkpoint().await;
+        for task in lock(&inner.tasks).drain(..) {
+            task.abort();
+        }
+        if let Some(runner) = &inner.runner {
+            runner.shutdown().await;
+        }
+        inner.store.close().await;
+        Ok(())
+    }
+
+    /// Returns how many plans are in which state; kept, never counted.
+    pub fn counts(&self) -> Counts {
+        self.inner.store.counts(&self.inner.project)
+    }
+
+    /// Returns whether the gateway is ending and takes no new work.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Returns what this host was found able to enforce; nothing where this server runs no commands.
+    pub fn host_report(&self) -> Option<&HostReport> {
+        self.inner.runner.as_ref().map(Runner::host)
+    }
+
+    /// Returns what the operator decided.
+    pub fn config(&self) -> &GatewayConfig {
+        &self.inner.config
+    }
+
+    /// Returns 128 bits that nobody can guess.
+    pub fn entropy(&self) -> u128 {
+        self.inner.platform.entropy()
+    }
+
+    /// Returns the present time, as the platform tells it.
+    pub fn now(&self) -> Timestamp {
+        self.inner.platform.now()
+    }
+}
+
+impl Inner {
+    pub(crate) fn cause(&self, who: &Principal) -> Cause {
+        Cause { actor: Actor::from(who), at: self.platform.now(), entropy: Entropy(self.platform.entropy()) }
+    }
+
+    pub(crate) fn system_cause(&self) -> Cause {
+        Cause { actor: Actor::System, at: self.platform.now(), entropy: Entropy(self.platform.entropy()) }
+    }
+
+    /// The low half of fresh entropy, for identifiers.
+    pub(crate) fn id_entropy(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.platform.entropy().to_le_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Every folder in which commands may run: the configured one first, then those that a person added.
+    pub(crate) fn workspaces(&self) -> Vec<String> {
+        let mut all = vec![self.config.workspace.clone()];
+        all.extend(self.store.workspaces(&self.project));
+        all
+    }
+
+    /// The profiles that may be chosen here.
+    pub(crate) fn knows_profile(&self, profile: &ProfileName) -> bool {
+        match profile.as_str() {
+            ProfileName::WORKSPACE => true,
+            ProfileName::HOST => !self.config.single_token,
+            _ => false,
+        }
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if lock(&self.running).is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Locks a mutex whose data stays sound even if a holder panicked: every holder leaves it whole at each step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,87 @@
+//! Asking policy, with a bounded memory of its answers.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use provara_domain::{CommandText, Judgement, Plan, PolicyVersion, Shell, WorkingDir};
+use provara_policy::{Explanation, Request, Rule};
+
+use crate::gateway::{Gateway, Inner, lock};
+use crate::propose::ProposeError;
+
+/// A command to judge without proposing it.
+#[derive(Debug, Clone)]
+pub struct PolicyQuestion {
+    /// The command.
+    pub command: CommandText,
+    /// The shell that would read it; the configured one where absent.
+    pub shell: Option<Shell>,
+    /// Where it would run; the workspace where absent.
+    pub cwd: Option<String>,
+}
+
+/// Judgements by everything that they depend on. Policy itself does not change while a server runs.
+#[derive(Default)]
+pub(crate) struct JudgementCache(Mutex<HashMap<CacheKey, Judgement>>);
+
+type CacheKey = (CommandText, Shell, WorkingDir, Vec<String>);
+
+impl JudgementCache {
+    /// Emptied when full: an agent that floods it costs us judging again, never memory.
+    const CAPACITY: usize = 512;
+
+    fn get(&self, key: &CacheKey) -> Option<Judgement> {
+        lock(&self.0).get(key).cloned()
+    }
+
+    fn put(&self, key: CacheKey, judgement: Judgement) {
+        let mut map = lock(&self.0);
+        if map.len() >= Self::CAPACITY {
+            map.clear();
+        }
+        map.insert(key, judgement);
+    }
+}
+
+impl Inner {
+    pub(crate) fn judge(&self, plan: &Plan) -> Judgement {
+        let key = (plan.command.clone(), plan.shell, plan.cwd.clone(), self.workspaces());
+        if let Some(known) = self.cache.get(&key) {
+            return known;
+        }
+        let judgement = self.policy.judge(&Request {
+            command: &plan.command,
+            shell: plan.shell,
+            cwd: plan.cwd.as_str(),
+            workspaces: &key.3,
+        });
+        self.cache.put(key, judgement.clone());
+        judgement
+    }
+}
+
+impl Gateway {
+    /// Returns how policy would judge a command, and why. Nothing is stored.
+    ///
+    /// # Errors
+    /// When its working directory lies in no workspace.
+    pub fn check_policy(&self, question: &PolicyQuestion) -> Result<Explanation, ProposeError> {
+        let cwd = self.inner.working_dir(question.cwd.clone())?;
+        Ok(self.inner.policy.explain(&Request {
+            command: &question.command,
+            shell: question.shell.unwrap_or(self.inner.config.default_shell),
+            cwd: cwd.as_str(),
+            workspaces: &self.inner.workspaces(),
+        }))
+    }
+
+    /// Returns which policy is in force.
+    pub fn policy_version(&self) -> &PolicyVersion {
+        self.inner.policy.version()
+    }
+
+    /// Returns the rules in force.
+    pub fn policy_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.inner.policy.rules()
+    }
+}

@@ -1,0 +1,28 @@
+//! The use cases, in order: propose, judge, decide, claim, run, record.
+//!
+//! [`Gateway`] is what `server` and `cli` call. It knows nothing of HTTP, JSON shapes or SQL. Everything that could differ
+//! between two runs of the same history, time and randomness, comes in through [`Platform`].
+
+mod cancel;
+mod decide;
+mod evidence;
+mod gateway;
+mod judging;
+mod principals;
+mod propose;
+mod read;
+mod wakeups;
+mod worker;
+
+pub use cancel::ControlError;
+pub use decide::{Approval, DecideError, Edit};
+pub use evidence::EvidenceError;
+pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform};
+pub use judging::PolicyQuestion;
+pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
+pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
+pub use read::{CommandFilter, LookupError};
+
+pub use provara_policy::Explanation;
+pub use provara_runner::HostReport;
+pub use provara_store::{Counts, LogEntry, OutputPage, PlanRecord, RunRecord, StoreError, TokenError, TokenRecord};

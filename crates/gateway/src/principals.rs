@@ -1,0 +1,141 @@
+//! Tokens and workspaces: who may ask, and where commands may run.
+
+use provara_domain::{Name, Principal, Role, Roles, TokenId};
+use provara_store::{NewToken, StoreError, TokenError, TokenRecord};
+
+use crate::gateway::Gateway;
+
+/// A principal to be made. The secret itself never comes here.
+#[derive(Debug, Clone)]
+pub struct NewPrincipal {
+    /// Its name.
+    pub name: Name,
+    /// What it may do.
+    pub roles: Roles,
+    /// SHA-256 of its secret.
+    pub secret_sha256: [u8; 32],
+}
+
+/// Why a token was not made, listed or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum PrincipalError {
+    /// The caller is no admin.
+    #[error("only an admin may manage tokens")]
+    NotAnAdmin,
+    /// One token may not propose and decide.
+    #[error("a token is an agent's or a person's, never both: nobody approves their own commands")]
+    AgentAndPerson,
+    /// A token without a role is good for nothing.
+    #[error("a token needs at least one role")]
+    NoRole,
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] TokenError),
+}
+
+/// Why a workspace was not added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// The caller is no admin.
+    #[error("only an admin may manage workspaces")]
+    NotAnAdmin,
+    /// The path is not one that commands may be let into.
+    #[error("`{path}` cannot be a workspace: {why}")]
+    Refused {
+        /// The path.
+        path: String,
+        /// Why, in words.
+        why: &'static str,
+    },
+    /// The store failed.
+    #[error("could not record the workspace")]
+    Store(#[from] StoreError),
+}
+
+impl Gateway {
+    /// Returns who shows a token whose SHA-256 is `secret_sha256`, if it is valid.
+    pub fn authenticate(&self, secret_sha256: &[u8; 32]) -> Option<Principal> {
+        self.inner.store.principal(secret_sha256)
+    }
+
+    /// Makes a token. The secret was made, and is shown, by the caller; only its hash is kept.
+    ///
+    /// # Errors
+    /// When the caller is no admin, the roles do not go together, the name is taken, or the store fails.
+    pub async fn create_token(&self, who: &Principal, new: NewPrincipal) -> Result<TokenRecord, PrincipalError> {
+        admin(who)?;
+        if new.roles.iter().next().is_none() {
+            return Err(PrincipalError::NoRole);
+        }
+        if new.roles.has(Role::Agent) && new.roles.iter().count() > 1 {
+            return Err(PrincipalError::AgentAndPerson);
+        }
+        let inner = &self.inner;
+        let token = NewToken {
+            id: TokenId::new(inner.platform.now(), inner.id_entropy()),
+            name: new.name,
+            roles: new.roles,
+            project: who.project.clone(),
+            secret_sha256: new.secret_sha256,
+        };
+        Ok(inner.store.create_token(token, inner.cause(who)).await?)
+    }
+
+    /// Returns every token's record. No secret is among them; none is kept.
+    ///
+    /// # Errors
+    /// When the caller is no admin or the store fails.
+    pub async fn tokens(&self, who: &Principal) -> Result<Vec<TokenRecord>, PrincipalError> {
+        admin(who)?;
+        Ok(self.inner.store.tokens(&who.project).await.map_err(TokenError::from)?)
+    }
+
+    /// Revokes a token: from now on it is not accepted.
+    ///
+    /// # Errors
+    /// When the caller is no admin, there is no such token, or the store fails.
+    pub async fn revoke_token(&self, who: &Principal, id: &TokenId) -> Result<(), PrincipalError> {
+        admin(who)?;
+        self.inner.store.revoke_token(id, self.inner.cause(who)).await?;
+        Ok(())
+    }
+
+    /// Returns every workspace, the configured one first.
+    pub fn workspaces(&self) -> Vec<String> {
+        self.inner.workspaces()
+    }
+
+    /// Lets commands run in `path`. The caller MUST have resolved it on this host: absolute, existing, without links,
+    /// and holding none of Provara's own files.
+    ///
+    /// # Errors
+    /// When the caller is no admin or the store fails.
+    pub async fn add_workspace(&self, who: &Principal, path: String) -> Result<(), WorkspaceError> {
+        if !who.roles.has(Role::Admin) {
+            return Err(WorkspaceError::NotAnAdmin);
+        }
+        Ok(self.inner.store.add_workspace(&who.project, path, self.inner.cause(who)).await?)
+    }
+
+    /// Lets commands no longer run in `path`.
+    ///
+    /// # Errors
+    /// When the caller is no admin, it is the configured workspace, or the store fails.
+    pub async fn remove_workspace(&self, who: &Principal, path: String) -> Result<(), WorkspaceError> {
+        if !who.roles.has(Role::Admin) {
+            return Err(WorkspaceError::NotAnAdmin);
+        }
+        if path == self.inner.config.workspace {
+            return Err(WorkspaceError::Refused {
+                path,
+                why: "it is the configured one; change AGENT_HUB_WORKSPACE_DIR",
+            });
+        }
+        let was_one = self.inner.store.remove_workspace(&who.project, path.clone(), self.inner.cause(who)).await?;
+        if was_one { Ok(()) } else { Err(WorkspaceError::Refused { path, why: "it is none" }) }
+    }
+}
+
+fn admin(who: &Principal) -> Result<(), PrincipalError> {
+    if who.roles.has(Role::Admin) { Ok(()) } else { Err(PrincipalError::NotAnAdmin) }
+}

@@ -1,0 +1,163 @@
+//! Step three: the worker of target `local`. It claims, runs, and records; a claim is spent exactly once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use provara_domain::{Claim, Enforced, Name, Outcome, PlanId, Ran, RunId, SpawnFailure};
+use provara_runner::{Chunk, RunControl, Runner, control};
+use provara_store::{OutputWriter, StoreError, TransitionError};
+use tokio::sync::mpsc;
+
+use crate::gateway::{Inner, lock};
+
+/// How often the clock is asked whether something expired. Nothing that anybody waits for depends on it.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// After a failure of the store, how long until the next attempt.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How many plans one step looks at.
+const BATCH: u32 = 64;
+/// How many chunks of output may wait for the disk before the command has to.
+const OUTPUT_BACKLOG: usize = 16;
+
+/// Claims and runs what is approved until the gateway stops.
+pub(crate) async fn work(inner: Arc<Inner>) {
+    while !inner.stopping.load(Ordering::SeqCst) {
+        match claim_some(&inner).await {
+            Ok(()) => inner.work.notified().await,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not claim; will try again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+/// Starts as many approved plans as there is room for, oldest first.
+async fn claim_some(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let target = Name::local_target();
+    loop {
+        let room = inner.config.max_runs.saturating_sub(lock(&inner.running).len());
+        let limit = u32::try_from(room).unwrap_or(BATCH).min(BATCH);
+        if limit == 0 {
+            return Ok(());
+        }
+        let ready = inner.store.claimable(&target, limit).await?;
+        if ready.is_empty() {
+            return Ok(());
+        }
+        for plan in ready {
+            if inner.stopping.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let run = RunId::new(inner.platform.now(), inner.id_entropy());
+            match inner.store.claim(&target, &plan, run, inner.system_cause()).await {
+                Ok(claim) => start(inner, claim),
+                // Cancelled, expired or blocked since we looked. Whoever did it has recorded it.
+                Err(TransitionError::Conflict { .. } | TransitionError::NotFound) => {}
+                Err(TransitionError::Store(cause)) => return Err(cause),
+            }
+        }
+    }
+}
+
+/// Runs a claimed plan in a task of its own. It is known as running before the task begins, so a cancel finds it.
+fn start(inner: &Arc<Inner>, claim: Claim) {
+    let plan = claim.plan().id.clone();
+    let (handle, control) = control();
+    lock(&inner.running).insert(plan.clone(), handle);
+    let inner = Arc::clone(inner);
+    tokio::spawn(async move {
+        run_and_record(&inner, claim, control).await;
+        lock(&inner.running).remove(&plan);
+        inner.ended.notify_waiters();
+        inner.work.notify_one();
+    });
+}
+
+async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
+    let plan = claim.plan().id.clone();
+    let Some(runner) = &inner.runner else { return };
+    match run(inner, runner, claim, control).await {
+        Some(ran) => record(inner, &plan, ran).await,
+        None => lose(inner, &plan).await,
+    }
+}
+
+/// Runs the claim and keeps its output. Returns nothing when the run's end cannot be known.
+async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) -> Option<Ran> {
+    let started_at = inner.platform.now();
+    let Some(workspace) = inner.workspace_of(claim.plan().cwd.as_str()) else {
+        return Some(never_started(&claim, started_at, "its working directory lies in no workspace any more"));
+    };
+    let writer = match inner.store.output_writer(claim.run()) {
+        Ok(writer) => writer,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot keep output, so nothing is run");
+            return Some(never_started(&claim, started_at, "its output could not be kept; see the server's log"));
+        }
+    };
+    let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
+    let keep = tokio::task::spawn_blocking(move || keep_output(writer, receiver));
+    let ran = runner.run(claim, &workspace, started_at, sender, control).await;
+    // Every byte is handed to the disk before the outcome is recorded.
+    let _ = keep.await;
+    ran.ok()
+}
+
+fn keep_output(mut writer: OutputWriter, mut chunks: mpsc::Receiver<Chunk>) {
+    let mut failed = false;
+    while let Some(chunk) = chunks.blocking_recv() {
+        // After a failure the command goes on and its output is dropped: its effects are real, and what was kept counts.
+        if !failed && let Err(error) = writer.append(chunk.stream, &chunk.bytes) {
+            failed = true;
+            tracing::error!(error = &error as &dyn std::error::Error, "could not keep more of a run's output");
+        }
+    }
+}
+
+fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran {
+    Ran {
+        run: claim.run().clone(),
+        outcome: Outcome::SpawnFailed { failure: SpawnFailure::Refused, message: why.to_owned() },
+        enforced: Enforced { profile: claim.profile().as_str().to_owned(), mechanisms: Vec::new() },
+        started_at: at,
+        duration: Duration::ZERO,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+    }
+}
+
+async fn record(inner: &Inner, plan: &PlanId, ran: Ran) {
+    if let Err(error) = inner.store.record(ran, inner.system_cause()).await {
+        // The row stays `running`, and the next start calls it lost: we know no more than that.
+        tracing::error!(%plan, error = &error as &dyn std::error::Error, "could not record how a run ended");
+    }
+}
+
+async fn lose(inner: &Inner, plan: &PlanId) {
+    tracing::error!(%plan, "the helper died while this plan ran; its outcome is lost");
+    if let Err(error) = inner.store.lose(plan, inner.system_cause()).await {
+        tracing::error!(%plan, error = &error as &dyn std::error::Error, "could not record a lost run");
+    }
+}
+
+/// Expires what nobody answered and what nobody claimed in time.
+pub(crate) async fn sweep(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        if let Err(error) = expire_due(&inner).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "could not expire plans; will try again");
+        }
+    }
+}
+
+async fn expire_due(inner: &Inner) -> Result<(), StoreError> {
+    for plan in inner.store.due(inner.platform.now(), BATCH).await? {
+        match inner.store.expire(&plan, inner.system_cause()).await {
+            Ok(_) | Err(TransitionError::Conflict { .. } | TransitionError::NotFound) => {}
+            Err(TransitionError::Store(cause)) => return Err(cause),
+        }
+    }
+    Ok(())
+}

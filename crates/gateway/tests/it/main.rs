@@ -1,0 +1,294 @@
+//! The use cases over a real store and the built-in policy, without a runner: what is decided, not what is run.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use provara_audit::checkpoint::LogKey;
+use provara_domain::{
+    CommandText, Digest, Name, Principal, ProfileName, Role, Roles, Shell, Status, Timeout, Timestamp, TokenId,
+};
+use provara_gateway::{
+    Approval, ControlError, DecideError, Edit, Gateway, GatewayConfig, LookupError, Parts, Platform, Proposal,
+    ProposeError, Proposed,
+};
+use provara_policy::{Policy, Strictness};
+use provara_store::{Store, StoreConfig};
+
+/// A clock that moves only when told, and numbers that never repeat.
+struct Fixed {
+    now: AtomicI64,
+    drawn: AtomicU64,
+}
+
+impl Platform for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
+    }
+
+    fn entropy(&self) -> u128 {
+        u128::from(self.drawn.fetch_add(1, Ordering::SeqCst)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+struct World {
+    gateway: Gateway,
+    platform: Arc<Fixed>,
+    _runtime: tempfile::TempDir,
+}
+
+const START: i64 = 1_795_479_747_123;
+
+async fn world() -> World {
+    let runtime = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig { runtime: runtime.path().to_owned(), output_keep: 1 << 20 }).unwrap();
+    let platform = Arc::new(Fixed { now: AtomicI64::new(START), drawn: AtomicU64::new(1) });
+    let gateway = Gateway::start(Parts {
+        store,
+        policy: Policy::builtin(Strictness::Ask).unwrap(),
+        runner: None,
+        platform: Arc::clone(&platform) as Arc<dyn Platform>,
+        log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
+        config: GatewayConfig {
+            pending_cap: 5,
+            plan_expiry: Duration::from_secs(600),
+            approval_valid: Duration::from_secs(60),
+            default_shell: Shell::Bash,
+            workspace: "/srv/work".to_owned(),
+            single_token: false,
+            max_runs: 4,
+            version: "test",
+        },
+    })
+    .await
+    .unwrap();
+    World { gateway, platform, _runtime: runtime }
+}
+
+fn somebody(name: &str, roles: &[Role]) -> Principal {
+    Principal {
+        project: Name::default_project(),
+        name: Name::parse(name).unwrap(),
+        roles: Roles::of(roles),
+        token: TokenId::new(Timestamp::from_millis(START), 1),
+    }
+}
+
+fn agent() -> Principal {
+    somebody("robot", &[Role::Agent])
+}
+
+fn approver() -> Principal {
+    somebody("operator", &[Role::Approver, Role::Admin])
+}
+
+fn proposal(command: &str) -> Proposal {
+    Proposal {
+        command: CommandText::parse(command.to_owned()).unwrap(),
+        shell: None,
+        cwd: None,
+        env: BTreeMap::new(),
+        stdin: None,
+        timeout: Timeout::DEFAULT,
+        note: None,
+        target: None,
+        profile: None,
+        expires: None,
+        dedupe: false,
+        idempotency: None,
+    }
+}
+
+async fn queued(world: &World, command: &str) -> provara_gateway::PlanRecord {
+    match world.gateway.propose(&agent(), proposal(command)).await.unwrap() {
+        Proposed::Queued(record) => record,
+        other => panic!("{command} was not queued: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn even_an_allowed_command_waits_for_a_person() {
+    let world = world().await;
+    let record = queued(&world, "ls").await;
+    assert_eq!(record.status, Status::Pending);
+    assert_eq!(record.plan.cwd.as_str(), "/srv/work");
+}
+
+#[tokio::test]
+async fn an_agent_decides_nothing_and_sees_no_other_agents_plan() {
+    let world = world().await;
+    let id = queued(&world, "ls").await.plan.id;
+    let approval = world.gateway.approve(&agent(), &id, Approval::default()).await;
+    assert!(matches!(approval, Err(DecideError::NotAnApprover)), "{approval:?}");
+    let denial = world.gateway.deny(&agent(), &id, None).await;
+    assert!(matches!(denial, Err(DecideError::NotAnApprover)), "{denial:?}");
+    let edit = world.gateway.edit(&agent(), &id, Edit::default()).await;
+    assert!(matches!(edit, Err(DecideError::NotAnApprover)), "{edit:?}");
+    let other = somebody("other", &[Role::Agent]);
+    assert!(matches!(world.gateway.command(&other, &id).await, Err(LookupError::NoPlan { .. })));
+    assert!(matches!(world.gateway.cancel(&other, &id).await, Err(ControlError::NotFound { .. })));
+    assert_eq!(world.gateway.command(&agent(), &id).await.unwrap().status, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_person_cannot_propose_what_they_would_then_approve() {
+    let world = world().await;
+    let refused = world.gateway.propose(&approver(), proposal("ls")).await;
+    assert!(matches!(refused, Err(ProposeError::NotAnAgent)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_denied_command_is_stored_and_troubles_nobody() {
+    let world = world().await;
+    let Proposed::Blocked(record) = world.gateway.propose(&agent(), proposal("rm -rf /")).await.unwrap() else {
+        panic!("not blocked")
+    };
+    assert_eq!(record.status, Status::Blocked);
+    assert!(!record.judgement.reasons.is_empty());
+    let approval = world.gateway.approve(&approver(), &record.plan.id, Approval::default()).await;
+    assert!(matches!(approval, Err(DecideError::Conflict { .. })), "{approval:?}");
+}
+
+#[tokio::test]
+async fn of_sixteen_decisions_at_once_exactly_one_wins() {
+    let world = world().await;
+    for round in 0..20 {
+        let id = queued(&world, &format!("echo {round}")).await.plan.id;
+        let decisions = (0..16).map(|n| {
+            let (gateway, id) = (world.gateway.clone(), id.clone());
+            tokio::spawn(async move {
+                if n % 2 == 0 {
+                    gateway.approve(&approver(), &id, Approval::default()).await
+                } else {
+                    gateway.deny(&approver(), &id, None).await
+                }
+            })
+        });
+        let mut won = 0;
+        for decision in decisions.collect::<Vec<_>>() {
+            match decision.await.unwrap() {
+                Ok(_) => won += 1,
+                Err(DecideError::Conflict { .. }) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(won, 1);
+        // The plan may be approved now; nobody runs it here, and the next round needs room.
+        let _ = world.gateway.cancel(&approver(), &id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_decision_binds_the_digest_that_was_seen() {
+    let world = world().await;
+    let record = queued(&world, "make install").await;
+    let other = Approval { digest: Some(Digest::from_sha256([1; 32])), ..Approval::default() };
+    let refused = world.gateway.approve(&approver(), &record.plan.id, other).await;
+    assert!(matches!(refused, Err(DecideError::DigestMismatch { .. })), "{refused:?}");
+    let seen = Approval { digest: Some(record.digest.clone()), ..Approval::default() };
+    let approved = world.gateway.approve(&approver(), &record.plan.id, seen).await.unwrap();
+    assert_eq!(approved.status, Status::Approved);
+    assert_eq!(approved.decision.unwrap().decision.digest, record.digest);
+}
+
+#[tokio::test]
+async fn an_edit_is_a_new_linked_plan_of_the_same_agent() {
+    let world = world().await;
+    let old = queued(&world, "make instal").await.plan.id;
+    let edit = Edit { command: Some(CommandText::parse("make install".into()).unwrap()), ..Edit::default() };
+    let new = world.gateway.edit(&approver(), &old, edit).await.unwrap();
+    assert_eq!(new.plan.command.as_str(), "make install");
+    assert_eq!(new.plan.agent, agent().name);
+    assert_eq!(new.origin.as_ref(), Some(&old));
+    let old = world.gateway.command(&agent(), &old).await.unwrap();
+    assert_eq!((old.status, old.superseded_by.as_ref()), (Status::Superseded, Some(&new.plan.id)));
+}
+
+#[tokio::test]
+async fn silence_expires_and_can_be_reopened_once() {
+    let world = world().await;
+    let id = queued(&world, "make install").await.plan.id;
+    world.platform.now.fetch_add(601_000, Ordering::SeqCst);
+    let late = world.gateway.approve(&approver(), &id, Approval::default()).await;
+    let Err(DecideError::Conflict { record }) = late else { panic!("{late:?}") };
+    assert_eq!(record.status, Status::Expired);
+    let again = world.gateway.reopen(&approver(), &id).await.unwrap();
+    assert_eq!(again.status, Status::Pending);
+    let twice = world.gateway.reopen(&approver(), &id).await;
+    assert!(matches!(twice, Err(DecideError::Conflict { .. })), "{twice:?}");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_the_agents_own_problem() {
+    let world = world().await;
+    for n in 0..5 {
+        queued(&world, &format!("make {n}")).await;
+    }
+    let sixth = world.gateway.propose(&agent(), proposal("make 6")).await;
+    assert!(matches!(sixth, Err(ProposeError::PendingCap { cap: 5 })), "{sixth:?}");
+    let other = somebody("other", &[Role::Agent]);
+    assert!(matches!(world.gateway.propose(&other, proposal("make 1")).await.unwrap(), Proposed::Queued(_)));
+}
+
+#[tokio::test]
+async fn a_folder_outside_every_workspace_is_refused() {
+    let world = world().await;
+    for cwd in ["/etc", "/srv/workspace", "../etc", "/srv/work/../../etc"] {
+        let asked = Proposal { cwd: Some(cwd.to_owned()), ..proposal("ls") };
+        let refused = world.gateway.propose(&agent(), asked).await;
+        assert!(
+            matches!(refused, Err(ProposeError::OutsideWorkspaces { .. } | ProposeError::WorkingDir(_))),
+            "{cwd}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_a_person_may_choose_the_host_profile() {
+    let world = world().await;
+    let asked = Proposal { profile: Some(Name::parse("host").unwrap()), ..proposal("ls") };
+    assert!(matches!(world.gateway.propose(&agent(), asked).await, Err(ProposeError::Profile(_))));
+    let id = queued(&world, "ls").await.plan.id;
+    let host = ProfileName::new(Name::parse("host").unwrap());
+    let approval = Approval { profile: Some(host.clone()), ..Approval::default() };
+    let approved = world.gateway.approve(&approver(), &id, approval).await.unwrap();
+    assert_eq!(approved.decision.unwrap().decision.profile, host);
+    let id = queued(&world, "ls").await.plan.id;
+    let unknown = Approval { profile: Some(ProfileName::new(Name::parse("none").unwrap())), ..Approval::default() };
+    assert!(matches!(world.gateway.approve(&approver(), &id, unknown).await, Err(DecideError::Profile(_))));
+}
+
+#[tokio::test]
+async fn whoever_waits_is_woken_by_the_decision() {
+    let world = world().await;
+    let record = queued(&world, "make install").await;
+    let (gateway, id, seen) = (world.gateway.clone(), record.plan.id.clone(), record.revision);
+    let waiting = tokio::spawn(async move { gateway.wait(&agent(), &id, seen, Duration::from_secs(30)).await });
+    world.gateway.deny(&approver(), &record.plan.id, Some("not today".into())).await.unwrap();
+    let woken = waiting.await.unwrap().unwrap();
+    assert_eq!(woken.status, Status::Denied);
+    assert_eq!(woken.decision.unwrap().reason.as_deref(), Some("not today"));
+}
+
+#[tokio::test]
+async fn every_step_is_in_a_log_that_proves_itself() {
+    let world = world().await;
+    let id = queued(&world, "make install").await.plan.id;
+    world.gateway.deny(&approver(), &id, None).await.unwrap();
+    let head = world.gateway.head();
+    let root = world.gateway.root(head).await.unwrap();
+    let entries = world.gateway.all_entries(0, 100).await.unwrap();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+    assert_eq!(kinds, ["server.started", "plan.queued", "plan.denied"]);
+    for entry in &entries {
+        let proof = world.gateway.inclusion(entry.position, head).await.unwrap();
+        let leaf = provara_audit::merkle::leaf_hash(&entry.leaf);
+        provara_audit::merkle::verify_inclusion(&leaf, entry.position, head, &proof, &root).unwrap();
+        assert!(!String::from_utf8(entry.leaf.to_vec()).unwrap().contains("make install"), "the log tells the command");
+    }
+    assert_eq!(world.gateway.positions_of(&id).await.unwrap(), [1, 2]);
+    assert!(world.gateway.root(head + 1).await.is_err());
+}

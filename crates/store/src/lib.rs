@@ -1,0 +1,21 @@
+//! One durable store: plans with guarded transitions, the log, output, tokens and workspaces.
+//!
+//! A change and its event are one commit, and nobody is answered before it. Which database lies behind is private.
+
+mod log;
+mod memory;
+mod output;
+mod plans;
+mod sqlite;
+mod store;
+mod tokens;
+mod types;
+
+pub use output::OutputWriter;
+pub use provara_audit::merkle::Hash;
+pub use store::Store;
+pub use types::{
+    Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewPlan, NewToken, OpenError, OutputPage, Owner,
+    PlanFilter, PlanRecord, ProposeError, Proposed, Recovered, RunRecord, StoreConfig, StoreError, TokenError,
+    TokenRecord, TransitionError,
+};

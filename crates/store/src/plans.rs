@@ -1,0 +1,696 @@
+//! Plans: proposals, the guarded transitions of the lifecycle, and lists.
+
+use std::time::Duration;
+
+use provara_domain::{
+    Claim, Decision, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status,
+    Timeout, Timestamp, Verdict,
+};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+
+use crate::memory::Effect;
+use crate::output::{self, Settled};
+use crate::sqlite::codec::{self, signed};
+use crate::sqlite::writer::{About, Tx, derived};
+use crate::store::Store;
+use crate::types::{
+    Cause, Counts, Idempotency, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recovered, StoreError,
+    TransitionError,
+};
+
+const IDEMPOTENCY_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
+/// Expired keys that one proposal sweeps away.
+const SWEEP: u32 = 64;
+
+impl Store {
+    /// Stores a plan as `pending`, or as `blocked` when its judgement is `deny`.
+    ///
+    /// # Errors
+    /// When the agent has too many pending plans, the key came with another body, or the store fails.
+    pub async fn propose(&self, new: NewPlan) -> Result<Proposed, ProposeError> {
+        self.inner.writer.write(move |tx| propose(tx, &new)).await
+    }
+
+    /// Returns a plan, if `owner` may see it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn plan(&self, project: &Name, owner: Owner, id: &PlanId) -> Result<Option<PlanRecord>, StoreError> {
+        let (project, id) = (project.clone(), id.clone());
+        self.inner.readers.read(move |conn| visible(conn, &project, &owner, "id", id.as_str())).await
+    }
+
+    /// Returns plans, newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn plans(&self, project: &Name, owner: Owner, filter: PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+        let project = project.clone();
+        self.inner.readers.read(move |conn| list(conn, &project, &owner, &filter)).await
+    }
+
+    /// Returns a project's counts, as of the last commit.
+    pub fn counts(&self, project: &Name) -> Counts {
+        self.inner.memory.counts(project)
+    }
+
+    /// Stores a new judgement of a plan that stays `pending`.
+    ///
+    /// # Errors
+    /// When it is not pending, or the store fails.
+    pub async fn rejudge(
+        &self,
+        id: &PlanId,
+        judgement: &Judgement,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        let judgement = judgement.clone();
+        self.change(id, cause, move |tx, found, cause| {
+            guard(&found, found.status == Status::Pending)?;
+            let body = EventBody::PlanRejudged {
+                verdict: judgement.verdict,
+                rules: rules(&judgement),
+                policy: judgement.policy.digest.clone(),
+            };
+            let judgement = codec::json("judgement", &judgement)?;
+            step(tx, &found, &[("judgement", judgement.into())], body, cause)
+        })
+        .await
+    }
+
+    /// Stores the one decision on a pending plan.
+    ///
+    /// # Errors
+    /// When it is not pending or its digest is another than the one decided on, or the store fails.
+    pub async fn decide(
+        &self,
+        decision: &Decision,
+        reason: Option<String>,
+        judgement: &Judgement,
+        approval_valid_until: Timestamp,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        let (decision, judgement) = (decision.clone(), judgement.clone());
+        self.change(&decision.plan.clone(), cause, move |tx, found, cause| {
+            // What was seen is what is decided on, whoever calls.
+            guard(&found, found.digest == decision.digest)?;
+            let to = match decision.decision {
+                DecisionKind::Approve => Status::Approved,
+                DecisionKind::Deny => Status::Denied,
+            };
+            let decision_digest = provara_audit::canonical::decision_digest(&decision);
+            let set = [
+                ("decision", codec::decision_json(&decision)?.into()),
+                ("decision_digest", decision_digest.as_str().to_owned().into()),
+                ("reason", reason.into()),
+                ("judgement", codec::json("judgement", &judgement)?.into()),
+                ("approval_valid_until", approval_valid_until.as_millis().into()),
+            ];
+            let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
+            transition(tx, &found, to, &set, body, cause)
+        })
+        .await
+    }
+
+    /// Refuses a pending or approved plan, because policy does now.
+    ///
+    /// # Errors
+    /// When it is neither, or the store fails.
+    pub async fn block(&self, id: &PlanId, judgement: &Judgement, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        let judgement = judgement.clone();
+        self.change(id, cause, move |tx, found, cause| {
+            let body = blocked_body(&found.digest, &judgement);
+            let set = [("judgement", codec::json("judgement", &judgement)?.into())];
+            transition(tx, &found, Status::Blocked, &set, body, cause)
+        })
+        .await
+    }
+
+    /// Expires a plan that is due: one that changed since [`Store::due`] named it stays.
+    ///
+    /// # Errors
+    /// When it is not due, or the store fails.
+    pub async fn expire(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, |tx, found, cause| {
+            let until = match (&found.status, &found.decision) {
+                (Status::Approved, Some(decision)) => decision.approval_valid_until,
+                _ => found.expires_at,
+            };
+            guard(&found, until <= cause.at)?;
+            transition(tx, &found, Status::Expired, &[], EventBody::PlanExpired, cause)
+        })
+        .await
+    }
+
+    /// Takes a pending plan back.
+    ///
+    /// # Errors
+    /// When it is not pending, or the store fails.
+    pub async fn withdraw(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, |tx, found, cause| {
+            transition(tx, &found, Status::Withdrawn, &[], EventBody::PlanWithdrawn, cause)
+        })
+        .await
+    }
+
+    /// Stops an approved plan before its run.
+    ///
+    /// # Errors
+    /// When it is not approved, or the store fails.
+    pub async fn cancel_approved(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, |tx, found, cause| {
+            transition(tx, &found, Status::Cancelled, &[], EventBody::PlanCancelled, cause)
+        })
+        .await
+    }
+
+    /// Replaces a pending plan by its edit, in one commit; returns the new one.
+    ///
+    /// # Errors
+    /// When the old one is not pending, or the store fails.
+    pub async fn supersede(&self, old: &PlanId, new: NewPlan) -> Result<PlanRecord, TransitionError> {
+        self.change(old, new.cause.clone(), move |tx, found, cause| {
+            guard(&found, found.plan.project == new.plan.project)?;
+            let by = new.plan.id.clone();
+            let set = [("superseded_by", by.as_str().to_owned().into())];
+            transition(tx, &found, Status::Superseded, &set, EventBody::PlanSuperseded { by }, cause)?;
+            Ok(insert(tx, &new, Some(&found.plan.id), &derived(cause, 1))?)
+        })
+        .await
+    }
+
+    /// Proposes a plan anew that expired, was lost, or found its binding changed: once. The old one stays as it is.
+    ///
+    /// # Errors
+    /// When the old one is none of these or was re-opened before, or the store fails.
+    pub async fn reopen(&self, old: &PlanId, new: NewPlan) -> Result<PlanRecord, TransitionError> {
+        self.change(old, new.cause.clone(), move |tx, found, cause| {
+            let unopened = !has_successor(tx.conn, &found.plan.id)?;
+            guard(&found, is_reopenable(&found) && unopened && found.plan.project == new.plan.project)?;
+            Ok(insert(tx, &new, Some(&found.plan.id), cause)?)
+        })
+        .await
+    }
+
+    /// Lets a running plan run longer.
+    ///
+    /// # Errors
+    /// When it is not running, or the store fails.
+    pub async fn extend(&self, id: &PlanId, timeout: Timeout, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, move |tx, found, cause| {
+            guard(&found, found.status == Status::Running)?;
+            let timeout_s = timeout.seconds();
+            step(tx, &found, &[("run_timeout_s", timeout_s.into())], EventBody::PlanExtended { timeout_s }, cause)
+        })
+        .await
+    }
+
+    /// Logs that somebody asked for the end of a run.
+    ///
+    /// # Errors
+    /// When it is not running, or the store fails.
+    pub async fn request_cancel(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, |tx, found, cause| {
+            guard(&found, found.status == Status::Running)?;
+            let run = run_of(&found)?;
+            step(tx, &found, &[], EventBody::RunCancelRequested { run }, cause)
+        })
+        .await
+    }
+
+    /// Returns the one permission to run an approved plan while its approval is valid.
+    ///
+    /// # Errors
+    /// When it is not approved, for another target, or no longer valid, or the store fails.
+    pub async fn claim(&self, target: &Name, id: &PlanId, run: RunId, cause: Cause) -> Result<Claim, TransitionError> {
+        let target = target.clone();
+        self.change(id, cause, move |tx, found, cause| {
+            let conflict = || TransitionError::Conflict { found: found.status, record: Box::new(found.clone()) };
+            let stored = found.decision.as_ref().ok_or_else(conflict)?;
+            guard(&found, found.plan.target == target && cause.at < stored.approval_valid_until)?;
+            let decision = &stored.decision;
+            let set = [
+                ("run_id", run.as_str().to_owned().into()),
+                ("run_started_at", cause.at.as_millis().into()),
+                ("run_timeout_s", decision.limits.timeout_s.into()),
+            ];
+            let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
+            transition(tx, &found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
+            tx.count(&found.plan.project, &found.plan.agent, "runs", 1)?;
+            tx.effect(Effect::RunBegan(run.clone()));
+            #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
+            Ok(Claim::issued_by_store(found.plan, run, profile, limits, binding))
+        })
+        .await
+    }
+
+    /// Returns approved plans of a target, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn claimable(&self, target: &Name, limit: u32) -> Result<Vec<PlanId>, StoreError> {
+        let target = target.clone();
+        self.inner
+            .readers
+            .read(move |conn| {
+                let sql = "SELECT id FROM plans WHERE target = ?1 AND status = 'approved' ORDER BY seq LIMIT ?2";
+                ids(conn, sql, vec![target.as_str().to_owned().into(), limit.into()])
+            })
+            .await
+    }
+
+    /// Stores how a run ended, its output made durable first.
+    ///
+    /// # Errors
+    /// When there is no such run or it is recorded already, or the store fails.
+    pub async fn record(&self, ran: Ran, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        let spools = std::sync::Arc::clone(&self.inner.spools);
+        let run = ran.run.clone();
+        let streams = self.inner.files.read(move |_| spools.settle(&run)).await?;
+        self.inner.writer.write(move |tx| record(tx, &ran, &streams, &cause)).await
+    }
+
+    /// Returns plans that expire at `now`: pending ones nobody answered, approved ones nobody claimed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn due(&self, now: Timestamp, limit: u32) -> Result<Vec<PlanId>, StoreError> {
+        self.inner
+            .readers
+            .read(move |conn| {
+                let pending = "SELECT id FROM plans WHERE status = 'pending' AND expires_at <= ?1 \
+                     ORDER BY expires_at LIMIT ?2";
+                let approved = "SELECT id FROM plans WHERE status = 'approved' AND approval_valid_until <= ?1 \
+                     ORDER BY approval_valid_until LIMIT ?2";
+                let mut due = ids(conn, pending, vec![now.as_millis().into(), limit.into()])?;
+                due.extend(ids(conn, approved, vec![now.as_millis().into(), limit.into()])?);
+                due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+                Ok(due)
+            })
+            .await
+    }
+
+    /// Marks every run as lost that a server before us began and did not record. MUST be called before any claim.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn recover(&self, cause: Cause) -> Result<Recovered, StoreError> {
+        self.inner
+            .writer
+            .write(move |tx| {
+                let running = ids(tx.conn, "SELECT id FROM plans WHERE status = 'running' ORDER BY seq", Vec::new())?;
+                for (nth, id) in running.iter().enumerate() {
+                    let found = by_key(tx.conn, "id", id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })?;
+                    let cause = recovery_cause(&cause, nth);
+                    lose(tx, &found, &cause).map_err(store_error)?;
+                }
+                Ok(Recovered { lost: running })
+            })
+            .await
+    }
+
+    /// Records that how a run ended can never be known: whoever watched it died.
+    ///
+    /// # Errors
+    /// When it is not running, or the store fails.
+    pub async fn lose(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change(id, cause, |tx, found, cause| {
+            guard(&found, found.status == Status::Running)?;
+            lose(tx, &found, cause)?;
+            Ok(by_key(tx.conn, "id", found.plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })?)
+        })
+        .await
+    }
+
+    /// Returns the plan of a run, if `owner` may see it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn run(&self, project: &Name, owner: Owner, id: &RunId) -> Result<Option<PlanRecord>, StoreError> {
+        let (project, id) = (project.clone(), id.clone());
+        self.inner.readers.read(move |conn| visible(conn, &project, &owner, "run_id", id.as_str())).await
+    }
+
+    /// Returns plans that have a run, newest plan first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn runs(
+        &self,
+        project: &Name,
+        owner: Owner,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<PlanRecord>, StoreError> {
+        let project = project.clone();
+        self.inner.readers.read(move |conn| range(conn, &project, &owner, "run_id IS NOT NULL", before, limit)).await
+    }
+
+    async fn change<T, F>(&self, id: &PlanId, cause: Cause, change: F) -> Result<T, TransitionError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>, PlanRecord, &Cause) -> Result<T, TransitionError> + Send + 'static,
+    {
+        let id = id.clone();
+        self.inner
+            .writer
+            .write(move |tx| {
+                let found = by_key(tx.conn, "id", id.as_str())?.ok_or(TransitionError::NotFound)?;
+                change(tx, found, &cause)
+            })
+            .await
+    }
+}
+
+fn propose(tx: &mut Tx<'_>, new: &NewPlan) -> Result<Proposed, ProposeError> {
+    if let Some(key) = &new.idempotency
+        && let Some(found) = recall(tx, key, new)?
+    {
+        return Ok(Proposed::Repeated(found));
+    }
+    let same = new.dedupe.as_ref().map(|_| equal_pending(tx.conn, new)).transpose()?.flatten();
+    let proposed = match same {
+        Some(found) => Proposed::Repeated(found),
+        None => {
+            let waits = new.judgement.verdict != Verdict::Deny;
+            let pending = tx.counted(&new.plan.project, &new.plan.agent, Status::Pending.as_str())?;
+            if waits && pending >= u64::from(new.pending_cap) {
+                return Err(ProposeError::PendingCap { cap: new.pending_cap });
+            }
+            Proposed::New(insert(tx, new, None, &new.cause)?)
+        }
+    };
+    if let Some(key) = &new.idempotency {
+        let (Proposed::New(record) | Proposed::Repeated(record)) = &proposed;
+        remember(tx.conn, key, new, &record.plan.id)?;
+    }
+    Ok(proposed)
+}
+
+fn recall(tx: &Tx<'_>, key: &Idempotency, new: &NewPlan) -> Result<Option<PlanRecord>, ProposeError> {
+    let found = recalled(tx.conn, key, new)?;
+    let Some((body, plan)) = found else { return Ok(None) };
+    if body != key.body_sha256 {
+        return Err(ProposeError::IdempotencyMismatch);
+    }
+    Ok(by_key(tx.conn, "id", &plan)?)
+}
+
+fn recalled(conn: &Connection, key: &Idempotency, new: &NewPlan) -> Result<Option<([u8; 32], String)>, StoreError> {
+    let mut query = conn.prepare_cached(
+        "SELECT body, plan FROM idempotency WHERE project = ?1 AND scope = ?2 AND key = ?3 AND at > ?4",
+    )?;
+    let row = params![new.plan.project.as_str(), key.scope, key.key, oldest_key(new.cause.at)];
+    Ok(query.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+fn remember(conn: &Connection, key: &Idempotency, new: &NewPlan, plan: &PlanId) -> Result<(), StoreError> {
+    let at = new.cause.at;
+    let mut sweep = conn.prepare_cached(
+        "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE at <= ?1 ORDER BY at LIMIT ?2)",
+    )?;
+    sweep.execute(params![oldest_key(at), SWEEP])?;
+    let mut insert = conn.prepare_cached(
+        "INSERT OR REPLACE INTO idempotency (project, scope, key, body, plan, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    let project = new.plan.project.as_str();
+    insert.execute(params![project, key.scope, key.key, key.body_sha256, plan.as_str(), at.as_millis()])?;
+    Ok(())
+}
+
+fn oldest_key(at: Timestamp) -> i64 {
+    at.as_millis().saturating_sub(i64::try_from(IDEMPOTENCY_LASTS.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn equal_pending(conn: &Connection, new: &NewPlan) -> Result<Option<PlanRecord>, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let mut query = conn.prepare_cached(&format!(
+        "SELECT {columns} FROM plans \
+         WHERE project = ?1 AND agent = ?2 AND dedupe = ?3 AND status = 'pending' AND dedupe IS NOT NULL LIMIT 1"
+    ))?;
+    let dedupe = new.dedupe.as_ref().map(provara_domain::Digest::as_str);
+    let mut rows = query.query(params![new.plan.project.as_str(), new.plan.agent.as_str(), dedupe])?;
+    rows.next()?.map(codec::plan_record).transpose()
+}
+
+/// Stores a new plan with its first event.
+fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause) -> Result<PlanRecord, StoreError> {
+    let (plan, judgement) = (&new.plan, &new.judgement);
+    let (status, body) = match judgement.verdict {
+        Verdict::Deny => (Status::Blocked, blocked_body(&new.digest, judgement)),
+        Verdict::Allow | Verdict::Ask => (Status::Pending, queued_body(new, origin)),
+    };
+    let mut statement = tx.conn.prepare_cached(
+        "INSERT INTO plans (project, id, agent, target, status, revision, plan, stdin, digest, dedupe, note, judgement, \
+         queued_at, expires_at, origin) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    statement.execute(params![
+        plan.project.as_str(),
+        plan.id.as_str(),
+        plan.agent.as_str(),
+        plan.target.as_str(),
+        status.as_str(),
+        codec::plan_json(plan)?,
+        plan.stdin,
+        new.digest.as_str(),
+        new.dedupe.as_ref().map(provara_domain::Digest::as_str),
+        new.note.as_ref().map(provara_domain::Note::as_str),
+        codec::json("judgement", judgement)?,
+        cause.at.as_millis(),
+        new.expires_at.as_millis(),
+        origin.map(PlanId::as_str),
+    ])?;
+    tx.count_move(&plan.project, &plan.agent, None, Some(status))?;
+    tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision: 1 }, body, cause)?;
+    by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+fn queued_body(new: &NewPlan, origin: Option<&PlanId>) -> EventBody {
+    EventBody::PlanQueued {
+        digest: new.digest.clone(),
+        verdict: new.judgement.verdict,
+        rules: rules(&new.judgement),
+        policy: new.judgement.policy.digest.clone(),
+        origin: origin.cloned(),
+    }
+}
+
+fn blocked_body(digest: &provara_domain::Digest, judgement: &Judgement) -> EventBody {
+    EventBody::PlanBlocked { digest: digest.clone(), rules: rules(judgement), policy: judgement.policy.digest.clone() }
+}
+
+fn rules(judgement: &Judgement) -> Vec<String> {
+    judgement.reasons.iter().map(|reason| reason.rule.clone()).collect()
+}
+
+fn guard(found: &PlanRecord, holds: bool) -> Result<(), TransitionError> {
+    if holds { Ok(()) } else { Err(conflict(found)) }
+}
+
+fn conflict(found: &PlanRecord) -> TransitionError {
+    TransitionError::Conflict { found: found.status, record: Box::new(found.clone()) }
+}
+
+/// Moves a plan to another status, if the lifecycle's table says that it may follow.
+fn transition(
+    tx: &mut Tx<'_>,
+    found: &PlanRecord,
+    to: Status,
+    set: &[(&str, Value)],
+    body: EventBody,
+    cause: &Cause,
+) -> Result<PlanRecord, TransitionError> {
+    let changed = update(tx, found, Some(to), set)?;
+    guard(found, changed)?;
+    let plan = &found.plan;
+    tx.count_move(&plan.project, &plan.agent, Some(found.status), Some(to))?;
+    Ok(logged(tx, found, body, cause)?)
+}
+
+/// Changes a plan that keeps its status.
+fn step(
+    tx: &mut Tx<'_>,
+    found: &PlanRecord,
+    set: &[(&str, Value)],
+    body: EventBody,
+    cause: &Cause,
+) -> Result<PlanRecord, TransitionError> {
+    let changed = update(tx, found, None, set)?;
+    guard(found, changed)?;
+    Ok(logged(tx, found, body, cause)?)
+}
+
+fn update(tx: &Tx<'_>, found: &PlanRecord, to: Option<Status>, set: &[(&str, Value)]) -> Result<bool, StoreError> {
+    let mut sql = "UPDATE plans SET revision = revision + 1".to_owned();
+    let mut values: Vec<Value> = vec![signed(found.seq).into(), signed(found.revision).into()];
+    let status = to.map(|to| ("status", Value::from(to.as_str().to_owned())));
+    for (column, value) in set.iter().cloned().chain(status) {
+        values.push(value);
+        sql.push_str(&format!(", {column} = ?{}", values.len()));
+    }
+    sql.push_str(" WHERE seq = ?1 AND revision = ?2");
+    if let Some(to) = to {
+        let from: Vec<String> = to.previous().map(|status| format!("'{}'", status.as_str())).collect();
+        sql.push_str(&format!(" AND status IN ({})", from.join(", ")));
+    }
+    let mut statement = tx.conn.prepare_cached(&sql)?;
+    Ok(statement.execute(params_from_iter(values))? == 1)
+}
+
+fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -> Result<PlanRecord, StoreError> {
+    let plan = &found.plan;
+    let revision = found.revision.saturating_add(1);
+    tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision }, body, cause)?;
+    by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> Result<PlanRecord, TransitionError> {
+    let found = by_key(tx.conn, "run_id", ran.run.as_str())?.ok_or(TransitionError::NotFound)?;
+    let [stdout, stderr] = streams;
+    let duration_ms = u64::try_from(ran.duration.as_millis()).unwrap_or(u64::MAX);
+    let set = [
+        ("run_started_at", ran.started_at.as_millis().into()),
+        ("run_duration_ms", signed(duration_ms).into()),
+        ("run_outcome", codec::json("outcome", &ran.outcome)?.into()),
+        ("run_enforced", codec::json("enforced", &ran.enforced)?.into()),
+        ("stdout_bytes", signed(ran.stdout_bytes).into()),
+        ("stderr_bytes", signed(ran.stderr_bytes).into()),
+    ];
+    let body = EventBody::RunFinished {
+        run: ran.run.clone(),
+        outcome: ran.outcome.clone(),
+        enforced: ran.enforced.clone(),
+        duration_ms,
+        stdout_sha256: stdout.sha256.clone(),
+        stderr_sha256: stderr.sha256.clone(),
+    };
+    let record = transition(tx, &found, Status::Finished, &set, body, cause)?;
+    let inlined = output::inline(tx.conn, record.plan.project.as_str(), &ran.run, streams)?;
+    tx.effect(Effect::RunEnded { run: ran.run.clone(), inlined });
+    Ok(record)
+}
+
+fn lose(tx: &mut Tx<'_>, found: &PlanRecord, cause: &Cause) -> Result<(), TransitionError> {
+    let run = run_of(found)?;
+    transition(tx, found, Status::Lost, &[], EventBody::RunLost { run: run.clone() }, cause)?;
+    tx.effect(Effect::RunEnded { run, inlined: false });
+    Ok(())
+}
+
+fn run_of(found: &PlanRecord) -> Result<RunId, StoreError> {
+    found.run.as_ref().map(|run| run.id.clone()).ok_or(StoreError::Corrupt { what: "run" })
+}
+
+fn store_error(error: TransitionError) -> StoreError {
+    match error {
+        TransitionError::Store(error) => error,
+        TransitionError::NotFound | TransitionError::Conflict { .. } => StoreError::Corrupt { what: "running plan" },
+    }
+}
+
+/// Each lost run has an event of its own, and any number of runs may be lost.
+fn recovery_cause(cause: &Cause, nth: usize) -> Cause {
+    let nth = u128::try_from(nth).unwrap_or(u128::MAX);
+    derived(&Cause { entropy: crate::types::Entropy(cause.entropy.0.wrapping_add(nth)), ..cause.clone() }, 2)
+}
+
+fn is_reopenable(found: &PlanRecord) -> bool {
+    let outcome = found.run.as_ref().and_then(|run| run.outcome.as_ref());
+    match found.status {
+        Status::Expired | Status::Lost => true,
+        Status::Finished => {
+            matches!(outcome, Some(Outcome::SpawnFailed { failure: SpawnFailure::Changed, .. }))
+        }
+        Status::Pending
+        | Status::Approved
+        | Status::Running
+        | Status::Denied
+        | Status::Blocked
+        | Status::Withdrawn
+        | Status::Superseded
+        | Status::Cancelled => false,
+    }
+}
+
+fn has_successor(conn: &Connection, id: &PlanId) -> Result<bool, StoreError> {
+    Ok(conn.prepare_cached("SELECT 1 FROM plans WHERE origin = ?1")?.exists([id.as_str()])?)
+}
+
+fn by_key(conn: &Connection, key: &'static str, value: &str) -> Result<Option<PlanRecord>, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE {key} = ?1"))?;
+    let mut rows = query.query([value])?;
+    rows.next()?.map(codec::plan_record).transpose()
+}
+
+fn visible(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    key: &'static str,
+    value: &str,
+) -> Result<Option<PlanRecord>, StoreError> {
+    let found = by_key(conn, key, value)?.filter(|found| found.plan.project == *project);
+    Ok(match owner {
+        Owner::Everyone => found,
+        Owner::Only(agent) => found.filter(|found| found.plan.agent == *agent),
+    })
+}
+
+/// One index range a status, merged: however long the queue is, at most `limit` rows of each are read.
+fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+    if filter.statuses.is_empty() {
+        return range(conn, project, owner, "true", filter.before, filter.limit);
+    }
+    let mut statuses = filter.statuses.clone();
+    statuses.sort_unstable();
+    statuses.dedup();
+    let mut found = Vec::new();
+    for status in statuses {
+        let which = format!("status = '{}'", status.as_str());
+        found.extend(range(conn, project, owner, &which, filter.before, filter.limit)?);
+    }
+    found.sort_unstable_by_key(|record| std::cmp::Reverse(record.seq));
+    found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+fn range(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    which: &str,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<PlanRecord>, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let before = before.map_or(i64::MAX, signed);
+    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), limit.into()];
+    let mine = match owner {
+        Owner::Everyone => "",
+        Owner::Only(agent) => {
+            values.push(agent.as_str().to_owned().into());
+            "AND agent = ?4"
+        }
+    };
+    let mut query = conn.prepare_cached(&format!(
+        "SELECT {columns} FROM plans WHERE project = ?1 {mine} AND {which} AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
+    ))?;
+    let mut rows = query.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(codec::plan_record(row)?);
+    }
+    Ok(found)
+}
+
+fn ids(conn: &Connection, sql: &'static str, values: Vec<Value>) -> Result<Vec<PlanId>, StoreError> {
+    let mut query = conn.prepare_cached(sql)?;
+    let mut rows = query.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(codec::plan_id(&row.get::<_, String>(0)?)?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,6 @@
+//! The embedded backend: one writer, a few readers, one file.
+
+pub(crate) mod codec;
+pub(crate) mod reader;
+pub(crate) mod schema;
+pub(crate) mod writer;

@@ -1,0 +1,281 @@
+//! The one writer: a thread that commits whatever waited during the last commit. Each change runs in a savepoint of
+//! the common transaction, and everybody is answered after the commit that holds their change, refusals included: a
+//! refusal may speak of a change of the same commit.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use provara_audit::{canonical, merkle};
+use provara_domain::{Event, EventBody, EventId, Name, PlanId, Status};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::codec::{count, signed};
+use crate::memory::{Effect, Memory};
+use crate::types::{Cause, Entropy, LogEntry, StoreError};
+
+/// The most changes in one commit: bounds how long the first of them waits.
+const BATCH: usize = 512;
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Without a transaction a change does nothing and only says whom to answer.
+type Change = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (bool, Answer) + Send>;
+
+pub(crate) struct Writer {
+    changes: Mutex<Option<mpsc::Sender<Change>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(crate) fn start(conn: Connection, memory: Arc<Memory>) -> Result<Self, StoreError> {
+        let (sender, changes) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            let mut size = memory.head();
+            while let Ok(first) = changes.recv() {
+                let batch = std::iter::once(first).chain(changes.try_iter().take(BATCH)).collect();
+                commit(&conn, &memory, &mut size, batch);
+            }
+        })?;
+        Ok(Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Returns what `change` answers, once it is durable. A refusal takes back all that the change did.
+    pub(crate) async fn write<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let boxed: Change = Box::new(move |tx| {
+            let result = tx.map_or_else(|| Err(E::from(StoreError::Closed)), change);
+            let keep = result.is_ok();
+            let tell: Answer = Box::new(move |committed| {
+                // Whoever asked may be gone; the change stands all the same.
+                let _ = answer.send(committed.map_err(E::from).and(result));
+            });
+            (keep, tell)
+        });
+        self.send(boxed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn send(&self, change: Change) -> Result<(), StoreError> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.as_ref().ok_or(StoreError::Closed)?.send(change).map_err(|_| StoreError::Closed)
+    }
+
+    /// Commits what was asked, then ends. Blocks.
+    pub(crate) fn close(&self) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>) {
+    let mut tx = Tx { conn, size: *size, effects: Vec::new() };
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut failure = conn.execute_batch("BEGIN IMMEDIATE").err().map(StoreError::from);
+    for change in batch {
+        // SQLite may have ended the transaction: a statement now would commit by itself.
+        if failure.is_some() {
+            answers.push(change(None).1);
+            continue;
+        }
+        match apply(&mut tx, change) {
+            Ok(answer) => answers.push(answer),
+            Err((answer, error)) => {
+                answers.push(answer);
+                failure = Some(error);
+            }
+        }
+    }
+    if failure.is_none() {
+        failure = conn.execute_batch("COMMIT").err().map(StoreError::from);
+    }
+    match failure {
+        None => {
+            *size = tx.size;
+            memory.apply(tx.effects);
+            answers.into_iter().for_each(|answer| answer(Ok(())));
+        }
+        Some(error) => {
+            tracing::error!(%error, changes = answers.len(), "could not commit");
+            // Refused when SQLite already took everything back, which is as good.
+            let _ = conn.execute_batch("ROLLBACK");
+            answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+        }
+    }
+}
+
+fn apply(tx: &mut Tx<'_>, change: Change) -> Result<Answer, (Answer, StoreError)> {
+    let (size, effects) = (tx.size, tx.effects.len());
+    if let Err(error) = tx.conn.execute_batch("SAVEPOINT change") {
+        return Err((change(None).1, error.into()));
+    }
+    let (keep, answer) = change(Some(tx));
+    if !keep {
+        tx.size = size;
+        tx.effects.truncate(effects);
+    }
+    let end = if keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
+    match tx.conn.execute_batch(end) {
+        Ok(()) => Ok(answer),
+        Err(error) => Err((answer, error.into())),
+    }
+}
+
+/// What a change may do: statements, events and effects that come true with the commit.
+pub(crate) struct Tx<'a> {
+    pub(crate) conn: &'a Connection,
+    size: u64,
+    effects: Vec<Effect>,
+}
+
+/// What an event is about.
+pub(crate) enum About<'a> {
+    Plan { id: &'a PlanId, agent: &'a Name, revision: u64 },
+    Nothing,
+}
+
+impl Tx<'_> {
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Writes an event: its leaf, its position and the nodes of the tree that it completes.
+    pub(crate) fn event(
+        &mut self,
+        project: &Name,
+        about: About<'_>,
+        body: EventBody,
+        cause: &Cause,
+    ) -> Result<(), StoreError> {
+        let (plan, agent, plan_rev) = match about {
+            About::Plan { id, agent, revision } => (Some(id.clone()), Some(agent.clone()), Some(revision)),
+            About::Nothing => (None, None, None),
+        };
+        let event =
+            Event { id: EventId::new(cause.entropy.0), ts: cause.at, plan, plan_rev, actor: cause.actor.clone(), body };
+        let leaf = canonical::leaf(&event);
+        self.insert_leaf(project, agent.as_ref(), &event, &leaf)?;
+        self.grow_tree(&leaf)?;
+        self.effects.push(Effect::Logged(LogEntry {
+            position: self.size,
+            kind: event.body.kind().to_owned(),
+            project: project.clone(),
+            agent,
+            plan: event.plan,
+            leaf: Bytes::from(leaf),
+            ts: event.ts,
+        }));
+        self.size = self.size.saturating_add(1);
+        Ok(())
+    }
+
+    fn insert_leaf(&self, project: &Name, agent: Option<&Name>, event: &Event, leaf: &[u8]) -> Result<(), StoreError> {
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO log (position, project, agent, plan, plan_rev, event_id, kind, ts, leaf) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        insert.execute(params![
+            signed(self.size),
+            project.as_str(),
+            agent.map(Name::as_str),
+            event.plan.as_ref().map(PlanId::as_str),
+            event.plan_rev.map(signed),
+            event.id.to_string(),
+            event.body.kind(),
+            event.ts.as_millis(),
+            leaf
+        ])?;
+        Ok(())
+    }
+
+    fn grow_tree(&self, leaf: &[u8]) -> Result<(), StoreError> {
+        let grown = merkle::append(&StoredNodes(self.conn), self.size, merkle::leaf_hash(leaf))?;
+        let mut insert = self.conn.prepare_cached("INSERT INTO nodes (level, idx, hash) VALUES (?1, ?2, ?3)")?;
+        for (level, index, hash) in grown {
+            insert.execute(params![level, signed(index), hash.0])?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the counts when one of an agent's plans goes from one status to another.
+    pub(crate) fn count_move(
+        &mut self,
+        project: &Name,
+        agent: &Name,
+        from: Option<Status>,
+        to: Option<Status>,
+    ) -> Result<(), StoreError> {
+        if let Some(from) = from {
+            self.count(project, agent, from.as_str(), -1)?;
+        }
+        if let Some(to) = to {
+            self.count(project, agent, to.as_str(), 1)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count(
+        &mut self,
+        project: &Name,
+        agent: &Name,
+        what: &'static str,
+        by: i64,
+    ) -> Result<(), StoreError> {
+        let mut insert = self
+            .conn
+            .prepare_cached("INSERT OR IGNORE INTO counts (project, agent, what, n) VALUES (?1, ?2, ?3, 0)")?;
+        insert.execute(params![project.as_str(), agent.as_str(), what])?;
+        let mut update =
+            self.conn.prepare_cached("UPDATE counts SET n = n + ?4 WHERE project = ?1 AND agent = ?2 AND what = ?3")?;
+        update.execute(params![project.as_str(), agent.as_str(), what, by])?;
+        self.effects.push(Effect::Counted { project: project.clone(), what, by });
+        Ok(())
+    }
+
+    pub(crate) fn counted(&self, project: &Name, agent: &Name, what: &str) -> Result<u64, StoreError> {
+        let mut query =
+            self.conn.prepare_cached("SELECT n FROM counts WHERE project = ?1 AND agent = ?2 AND what = ?3")?;
+        let found: Option<i64> =
+            query.query_row(params![project.as_str(), agent.as_str(), what], |row| row.get(0)).optional()?;
+        found.map_or(Ok(0), count)
+    }
+}
+
+/// The stored part of the Merkle tree.
+pub(crate) struct StoredNodes<'a>(pub(crate) &'a Connection);
+
+impl merkle::Nodes for StoredNodes<'_> {
+    type Error = StoreError;
+
+    fn node(&self, level: u8, index: u64) -> Result<merkle::Hash, StoreError> {
+        let mut query = self.0.prepare_cached("SELECT hash FROM nodes WHERE level = ?1 AND idx = ?2")?;
+        let hash: [u8; 32] = query.query_row(params![level, signed(index)], |row| row.get(0))?;
+        Ok(merkle::Hash(hash))
+    }
+}
+
+/// Returns the cause of the `nth` further event of the change that `cause` is of.
+pub(crate) fn derived(cause: &Cause, nth: u8) -> Cause {
+    let mut hasher = Sha256::new();
+    hasher.update(cause.entropy.0.to_be_bytes());
+    hasher.update([nth]);
+    let digest: [u8; 32] = hasher.finalize().into();
+    let (half, _) = digest.split_first_chunk::<16>().map_or(([0; 16], ()), |(half, _)| (*half, ()));
+    Cause { entropy: Entropy(u128::from_be_bytes(half)), ..cause.clone() }
+}

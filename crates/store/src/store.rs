@@ -1,0 +1,94 @@
+//! The store itself: opened once for a runtime folder, shared by cloning.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::memory::Memory;
+use crate::output::Spools;
+use crate::sqlite::reader::Readers;
+use crate::sqlite::schema;
+use crate::sqlite::writer::Writer;
+use crate::types::{OpenError, StoreConfig};
+
+/// The one store of a server. Cloning shares it.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+// Dropped in this order: the lock goes last, when nothing writes any more.
+pub(crate) struct Inner {
+    pub(crate) writer: Writer,
+    pub(crate) readers: Readers,
+    /// Apart from the queries: a slow disk under a large output must not hold up a list.
+    pub(crate) files: Readers,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) spools: Arc<Spools>,
+    _lock: File,
+}
+
+impl Store {
+    /// Returns the store in `config.runtime`, its format brought up to date.
+    ///
+    /// # Errors
+    /// When another server has it open, it is of a newer version, or files cannot be made.
+    pub fn open(config: StoreConfig) -> Result<Self, OpenError> {
+        make_private(&config.runtime)?;
+        let output = config.runtime.join("output");
+        make_private(&output)?;
+        let lock = lock(&config.runtime)?;
+        let database = config.runtime.join("provara.db");
+        let conn = schema::open_writer(&database)?;
+        let spools = Arc::new(Spools::new(output, config.output_keep));
+        let memory = Arc::new(Memory::load(&conn, Arc::clone(&spools))?);
+        let readers = Readers::open(&database, "store-reader", 2)?;
+        let files = Readers::open(&database, "store-output", 1)?;
+        let writer = Writer::start(conn, Arc::clone(&memory))?;
+        Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
+    }
+
+    /// Commits what was asked and ends; every later call is refused as closed.
+    pub async fn close(&self) {
+        let inner = Arc::clone(&self.inner);
+        let (done, closed) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
+            inner.writer.close();
+            inner.readers.close();
+            inner.files.close();
+            let _ = done.send(());
+        });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread to close the store with");
+        }
+        // Without a thread the channel is closed and the store closes when its last clone goes.
+        let _ = closed.await;
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+fn make_private(folder: &Path) -> Result<(), OpenError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|cause| OpenError::Io { path: folder.to_owned(), cause })
+}
+
+/// The lock lives as long as the open file: it goes with the process, however that ends.
+fn lock(runtime: &Path) -> Result<File, OpenError> {
+    let path = runtime.join("lock");
+    let failed = |cause| OpenError::Io { path: path.clone(), cause };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: runtime.to_owned() }),
+        Err(TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}

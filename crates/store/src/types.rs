@@ -1,0 +1,378 @@
+//! What goes into the store and comes out of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use provara_domain::{
+    Actor, Decision, Digest, Enforced, Judgement, Name, Note, Outcome, Plan, PlanId, Roles, RunId, Status, Timeout,
+    Timestamp, TokenId,
+};
+
+/// Where the store lives and how much output it keeps.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The runtime folder; made when it is not there.
+    pub runtime: PathBuf,
+    /// Bytes of each output stream that are kept: the first half fixed, the last half as a ring.
+    pub output_keep: u64,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another server uses the runtime folder.
+    #[error("runtime folder `{}` is in use by another server; stop that one or name another folder", path.display())]
+    InUse {
+        /// The runtime folder.
+        path: PathBuf,
+    },
+    /// The database was written by a newer version.
+    #[error("database has format {found}, this version knows up to {known}; start the newer version")]
+    TooNew {
+        /// The format found.
+        found: i64,
+        /// The newest format known here.
+        known: i64,
+    },
+    /// A file or folder could not be made or opened.
+    #[error("could not open `{}`", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The database refused.
+    #[error("could not open the database")]
+    Store(#[from] StoreError),
+}
+
+/// Why the store could not answer. Cloned to everyone whose change stood in a commit that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else holds the database.
+    #[error("database is busy")]
+    Busy(#[source] Arc<rusqlite::Error>),
+    /// A file could not be read or written.
+    #[error("file could not be read or written")]
+    Io(#[source] Arc<std::io::Error>),
+    /// The database refused.
+    #[error("database refused")]
+    Sqlite(#[source] Arc<rusqlite::Error>),
+    /// A stored value is not what this version writes.
+    #[error("stored {what} cannot be read")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+    },
+    /// The log has no such position or size.
+    #[error("log has {head} entries, not {asked}")]
+    OutOfRange {
+        /// What was asked for.
+        asked: u64,
+        /// The number of entries.
+        head: u64,
+    },
+    /// The store was closed.
+    #[error("store is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                Self::Busy(Arc::new(error))
+            }
+            _ => Self::Sqlite(Arc::new(error)),
+        }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// Randomness that the caller drew. Further identifiers of the same change are derived from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entropy(pub u128);
+
+/// Who causes a change, and when.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// Who.
+    pub actor: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// Makes the event's identifier. MUST be drawn anew for each change.
+    pub entropy: Entropy,
+}
+
+/// A plan to be stored.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// The digest of its canonical form.
+    pub digest: Digest,
+    /// The digest less id and nonce, where an equal pending plan shall answer instead.
+    pub dedupe: Option<Digest>,
+    /// What the agent says about it.
+    pub note: Option<Note>,
+    /// What policy says. `deny` stores the plan as `blocked`.
+    pub judgement: Judgement,
+    /// When it expires undecided.
+    pub expires_at: Timestamp,
+    /// How many pending plans its agent may have.
+    pub pending_cap: u32,
+    /// The request's idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Who proposes, and when.
+    pub cause: Cause,
+}
+
+/// A request that may be repeated within 24 hours and then has the first answer.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// Principal, method and route.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// Digest of the request's body.
+    pub body_sha256: [u8; 32],
+}
+
+/// What became of a proposal.
+#[derive(Debug, Clone)]
+pub enum Proposed {
+    /// It was stored.
+    New(PlanRecord),
+    /// It was here before.
+    Repeated(PlanRecord),
+}
+
+/// Why a proposal was not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    /// The agent has as many pending plans as it may.
+    #[error("agent has {cap} pending plans, the most it may have")]
+    PendingCap {
+        /// How many it may have.
+        cap: u32,
+    },
+    /// The key came with another body before.
+    #[error("idempotency key was used with another body")]
+    IdempotencyMismatch,
+    /// The store failed.
+    #[error("could not store the plan")]
+    Store(#[from] StoreError),
+}
+
+/// Why a plan did not change.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TransitionError {
+    /// No such plan or run.
+    #[error("no such plan")]
+    NotFound,
+    /// It stands where this change is not possible.
+    #[error("plan is {found}")]
+    Conflict {
+        /// Where it stands.
+        found: Status,
+        /// The whole plan, as the commit left it.
+        record: Box<PlanRecord>,
+    },
+    /// The store failed.
+    #[error("could not change the plan")]
+    Store(#[from] StoreError),
+}
+
+/// Whose plans a query may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This agent's.
+    Only(Name),
+    /// The whole project's.
+    Everyone,
+}
+
+/// Which plans to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct PlanFilter {
+    /// These statuses; none means all.
+    pub statuses: Vec<Status>,
+    /// Only what is older than this sequence number.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Kept counts of a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Plans that wait for a decision.
+    pub pending: u64,
+    /// Plans that somebody refused.
+    pub denied: u64,
+    /// Plans that policy refused.
+    pub blocked: u64,
+    /// Runs ever begun.
+    pub runs: u64,
+}
+
+/// A plan with all that became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRecord {
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    /// The plan.
+    pub plan: Plan,
+    /// The digest of its canonical form.
+    pub digest: Digest,
+    /// What the agent says about it.
+    pub note: Option<Note>,
+    /// What policy said last.
+    pub judgement: Judgement,
+    /// Where it stands.
+    pub status: Status,
+    /// How many events it has.
+    pub revision: u64,
+    /// When it came.
+    pub queued_at: Timestamp,
+    /// When it expires undecided.
+    pub expires_at: Timestamp,
+    /// What was decided.
+    pub decision: Option<DecisionRecord>,
+    /// The plan that carries an approver's edit.
+    pub superseded_by: Option<PlanId>,
+    /// The plan that this one edits or re-opens.
+    pub origin: Option<PlanId>,
+    /// Its run.
+    pub run: Option<RunRecord>,
+}
+
+/// A stored decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionRecord {
+    /// The decision.
+    pub decision: Decision,
+    /// The digest of its canonical form.
+    pub digest: Digest,
+    /// The approver's words for the agent.
+    pub reason: Option<String>,
+    /// Until when the plan may be claimed.
+    pub approval_valid_until: Timestamp,
+}
+
+/// A stored run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRecord {
+    /// Its identifier.
+    pub id: RunId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, when that is known.
+    pub duration: Option<Duration>,
+    /// How it ended, when that is known.
+    pub outcome: Option<Outcome>,
+    /// What held, when that is known.
+    pub enforced: Option<Enforced>,
+    /// Bytes written to standard output, kept or not.
+    pub stdout_bytes: u64,
+    /// Bytes written to standard error, kept or not.
+    pub stderr_bytes: u64,
+    /// How long it may run.
+    pub timeout: Timeout,
+}
+
+/// A positioned entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its position, from 0.
+    pub position: u64,
+    /// Its type on the wire.
+    pub kind: String,
+    /// The project that it belongs to.
+    pub project: Name,
+    /// The agent whose plan it is about.
+    pub agent: Option<Name>,
+    /// The plan that it is about.
+    pub plan: Option<PlanId>,
+    /// Its canonical bytes.
+    pub leaf: Bytes,
+    /// When.
+    pub ts: Timestamp,
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Plans whose runs are lost.
+    pub lost: Vec<PlanId>,
+}
+
+/// A token to be stored.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Its record's identifier.
+    pub id: TokenId,
+    /// Its holder.
+    pub name: Name,
+    /// What the holder may do.
+    pub roles: Roles,
+    /// The project that it belongs to.
+    pub project: Name,
+    /// The digest of the secret; the secret itself never comes here.
+    pub secret_sha256: [u8; 32],
+}
+
+/// A stored token, without what proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its identifier.
+    pub id: TokenId,
+    /// Its holder.
+    pub name: Name,
+    /// What the holder may do.
+    pub roles: Roles,
+    /// The project that it belongs to.
+    pub project: Name,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Why a token was not stored or revoked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TokenError {
+    /// A record of that identifier or secret is there.
+    #[error("token is already there")]
+    Exists,
+    /// No such token.
+    #[error("no such token")]
+    NotFound,
+    /// The store failed.
+    #[error("could not store the token")]
+    Store(#[from] StoreError),
+}
+
+/// A piece of a run's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPage {
+    /// Where `bytes` begin, counted in original bytes.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether bytes between what was asked for and `offset` were dropped.
+    pub gap: bool,
+    /// Bytes written until now, kept or not.
+    pub total: u64,
+    /// Whether the run ended, so that `total` is final.
+    pub ended: bool,
+}
