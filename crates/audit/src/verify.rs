@@ -1,5 +1,5 @@
-//! Checking exported entries against checkpoints that somebody kept. Works from bytes alone, in memory that does not grow
-//! with the log.
+//! Checking exported entries against checkpoints that somebody kept. Works from bytes alone. Of the tree only O(log n)
+//! hashes are held; of each plan, one number, to check that its history has no hole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead, Read as _};
@@ -99,8 +99,10 @@ pub enum VerifyError {
 /// # Errors
 /// When the lines cannot be read. What is wrong *with* them is in the report.
 pub fn verify(lines: impl BufRead, key: Option<&VerifierKey>, checkpoints: &[String]) -> Result<Report, VerifyError> {
+    let mut bad_checkpoints = Vec::new();
+    let mut expected = signed_roots(key, checkpoints, &mut bad_checkpoints);
+    // Kept apart: a checkpoint that nobody can use must not hide what the others show.
     let mut problems = Vec::new();
-    let mut expected = signed_roots(key, checkpoints, &mut problems);
     let mut tree = Frontier::default();
     let mut checked_until = None;
     let mut histories = Histories::default();
@@ -145,7 +147,8 @@ pub fn verify(lines: impl BufRead, key: Option<&VerifierKey>, checkpoints: &[Str
     {
         problems.push(Problem::TailCut { signed, found: tree.size() });
     }
-    Ok(Report { entries: tree.size(), root: tree.root(), checked_until, problems })
+    bad_checkpoints.append(&mut problems);
+    Ok(Report { entries: tree.size(), root: tree.root(), checked_until, problems: bad_checkpoints })
 }
 
 /// The roots to expect, by size. Two checkpoints of one size with different roots are both kept: one of them will not fit.
@@ -176,8 +179,7 @@ fn entry_of(raw: &[u8], line: u64) -> Result<Line, Problem> {
     Ok(entry)
 }
 
-/// How far each plan's history has come. Bounded by the plans that are unfinished at one time would be better still;
-/// one number a plan is small enough to check a log of millions.
+/// How far each plan's history has come: one number a plan, which is small enough to check a log of millions.
 #[derive(Default)]
 struct Histories(HashMap<String, u64>);
 
@@ -317,7 +319,11 @@ mod tests {
         let other = LogKey::from_seed("example.org/log", [9; 32]).unwrap();
         let report = check(&export(&all), &[other.sign(3, &leaf_hash(b"x"))]);
         let why = checkpoint::CheckpointError::Signature("example.org/log".into());
-        assert_eq!(report.problems, [Problem::BadCheckpoint { number: 1, why }]);
+        assert_eq!(report.problems, [Problem::BadCheckpoint { number: 1, why: why.clone() }]);
+        // And it hides nothing that the others show.
+        let report = check(&export(&all[..2]), &[other.sign(3, &leaf_hash(b"x")), signed(&all)]);
+        let cut = Problem::TailCut { signed: 3, found: 2 };
+        assert_eq!(report.problems, [Problem::BadCheckpoint { number: 1, why }, cut]);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use provara_audit::merkle::Hash;
 use provara_domain::PlanId;
 use provara_store::{LogEntry, Owner, StoreError};
 
-use crate::gateway::{Gateway, Inner};
+use crate::gateway::{Gateway, Inner, chain};
 
 /// How long a change may wait for a checkpoint that covers it. One signature then covers all that came in between.
 const SIGNING_PAUSE: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ pub(crate) async fn keep_signing(inner: Arc<Inner>) {
     let mut head = inner.store.watch_head();
     while head.changed().await.is_ok() {
         if let Err(error) = inner.sign_head().await {
-            tracing::error!(error = &error as &dyn std::error::Error, "could not sign a checkpoint; will try again");
+            tracing::error!(error = chain(&error), "could not sign a checkpoint; will try again");
         }
         tokio::time::sleep(SIGNING_PAUSE).await;
     }

@@ -249,3 +249,8 @@ impl Inner {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The whole chain of an error, for the log.
+pub(crate) fn chain<E: std::error::Error + 'static>(error: &E) -> &(dyn std::error::Error + 'static) {
+    error
+}

@@ -34,7 +34,9 @@ impl Wakeups {
     }
 
     fn wake_all(&self) {
-        lock(&self.0).values().for_each(|sender| drop(sender.send_replace(())));
+        for sender in lock(&self.0).values() {
+            sender.send_replace(());
+        }
     }
 }
 

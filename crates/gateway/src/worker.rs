@@ -9,7 +9,7 @@ use provara_runner::{Chunk, RunControl, Runner, control};
 use provara_store::{OutputWriter, StoreError, TransitionError};
 use tokio::sync::mpsc;
 
-use crate::gateway::{Inner, lock};
+use crate::gateway::{Inner, chain, lock};
 
 /// How often the clock is asked whether something expired. Nothing that anybody waits for depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(crate) async fn work(inner: Arc<Inner>) {
         match claim_some(&inner).await {
             Ok(()) => inner.work.notified().await,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not claim; will try again");
+                tracing::error!(error = chain(&error), "could not claim; will try again");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
@@ -93,7 +93,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     let writer = match inner.store.output_writer(claim.run()) {
         Ok(writer) => writer,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot keep output, so nothing is run");
+            tracing::error!(error = chain(&error), "cannot keep output, so nothing is run");
             return Some(never_started(&claim, started_at, "its output could not be kept; see the server's log"));
         }
     };
@@ -111,7 +111,7 @@ fn keep_output(mut writer: OutputWriter, mut chunks: mpsc::Receiver<Chunk>) {
         // After a failure the command goes on and its output is dropped: its effects are real, and what was kept counts.
         if !failed && let Err(error) = writer.append(chunk.stream, &chunk.bytes) {
             failed = true;
-            tracing::error!(error = &error as &dyn std::error::Error, "could not keep more of a run's output");
+            tracing::error!(error = chain(&error), "could not keep more of a run's output");
         }
     }
 }
@@ -131,14 +131,14 @@ fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran
 async fn record(inner: &Inner, plan: &PlanId, ran: Ran) {
     if let Err(error) = inner.store.record(ran, inner.system_cause()).await {
         // The row stays `running`, and the next start calls it lost: we know no more than that.
-        tracing::error!(%plan, error = &error as &dyn std::error::Error, "could not record how a run ended");
+        tracing::error!(%plan, error = chain(&error), "could not record how a run ended");
     }
 }
 
 async fn lose(inner: &Inner, plan: &PlanId) {
     tracing::error!(%plan, "the helper died while this plan ran; its outcome is lost");
     if let Err(error) = inner.store.lose(plan, inner.system_cause()).await {
-        tracing::error!(%plan, error = &error as &dyn std::error::Error, "could not record a lost run");
+        tracing::error!(%plan, error = chain(&error), "could not record a lost run");
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         if let Err(error) = expire_due(&inner).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "could not expire plans; will try again");
+            tracing::error!(error = chain(&error), "could not expire plans; will try again");
         }
     }
 }

@@ -41,7 +41,9 @@ pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> 
     setsid().step("begin a session")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).step("forbid core dumps")?;
     setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096).step("limit open files")?;
-    made.push(held("rlimits", "core 0, open files 4096"));
+    // Counted over all processes of the user, so it bounds a fork bomb and not an honest build.
+    setrlimit(Resource::RLIMIT_NPROC, MAX_PROCESSES, MAX_PROCESSES).step("limit processes")?;
+    made.push(held("rlimits", "core 0, open files 4096, processes 4096"));
     drop_bounding().step("empty the capability bounding set")?;
     if spec.user.from_root {
         let gid = Gid::from_raw(spec.user.gid);
@@ -133,8 +135,11 @@ fn landlock(spec: &Spec) -> Result<Mechanism, NotStarted> {
     Ok(Mechanism { name: "landlock".into(), held, detail })
 }
 
+/// How many processes the user that commands run as may have.
+const MAX_PROCESSES: u64 = 4096;
+
 /// System calls that no command needs and that widen what it could do.
-const FORBIDDEN: [i64; 38] = [
+const FORBIDDEN: [i64; 39] = [
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,
@@ -160,6 +165,7 @@ const FORBIDDEN: [i64; 38] = [
     libc::SYS_open_by_handle_at,
     libc::SYS_open_tree,
     libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
     libc::SYS_pivot_root,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,

@@ -97,10 +97,10 @@ pub(crate) fn mount_view(spec: &Spec) -> Result<Vec<Mechanism>, Failed> {
     if spec.confined {
         sys::set_read_only(c"/", true).step("make the file system read-only")?;
         for folder in PRIVATE_TMP.iter().filter(|folder| Path::new(folder).is_dir()) {
-            tmpfs(Path::new(folder), "mode=1777").step(&format!("make {folder} private"))?;
+            tmpfs(Path::new(folder), "mode=1777,size=1g,nr_inodes=200k").step(&format!("make {folder} private"))?;
         }
         for folder in SERVICE_SOCKETS.iter().filter(|folder| Path::new(folder).is_dir()) {
-            tmpfs(Path::new(folder), "mode=0755").step(&format!("hide {folder}"))?;
+            tmpfs(Path::new(folder), "mode=0755,size=16m").step(&format!("hide {folder}"))?;
         }
         let from = format!("/proc/self/fd/{}", workspace.as_raw_fd());
         fs::create_dir_all(&spec.workspace).step("make the workspace's place")?;

@@ -26,7 +26,7 @@ use crate::protocol::{HelperProgram, KILL, MAX_LINE, Report, Spec, TERMINATE, Us
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The largest chunk of output.
 const CHUNK: usize = 64 * 1024;
-/// How long output may still come after the whole tree has ended. Only a descriptor sent out of the run can hold it open.
+/// How long a read waits for more after the whole tree has ended. Only a descriptor sent out of the run can hold it open.
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long a tree has after SIGTERM before the server stops being patient with its supervisor, which ends it sooner.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +46,8 @@ pub struct RunnerConfig {
     pub environment: Vec<(String, String)>,
     /// The workspace in which the host is probed at start.
     pub workspace: String,
+    /// Whether the profile `host` may run as the server's own user, who can reach what the mounts do not cover.
+    pub allow_host_same_user: bool,
 }
 
 /// Why no command can be run here.
@@ -201,10 +203,16 @@ impl Runner {
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
         let confined = match claim.profile().as_str() {
             ProfileName::WORKSPACE => true,
-            ProfileName::HOST => false,
+            ProfileName::HOST if self.user.from_root || self.config.allow_host_same_user => false,
+            ProfileName::HOST => {
+                let why = "the profile `host` would run as the server's own user and could approve other commands; run \
+                           the server as root, or set AGENT_HUB_ALLOW_HOST_SAME_USER=1";
+                return Err(refused(why.into()));
+            }
             other => return Err(refused(format!("this runner has no profile called `{other}`"))),
         };
-        let cwd = plan.cwd.as_str().strip_prefix(workspace).map(|rest| rest.trim_start_matches('/'));
+        // By components: `/srv/work2` does not lie in `/srv/work`.
+        let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
         let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
         let Some(shell) = find_shell(plan.shell) else {
             let message = format!("`{}` is not installed on this host", plan.shell.as_str());
@@ -273,8 +281,9 @@ impl Runner {
             }
         };
         let (stdout, stderr) = (streams.stdout, streams.stderr);
-        let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone()));
-        let err = tokio::spawn(forward(stderr, Stream::Stderr, output));
+        let (gone, ended) = watch::channel(false);
+        let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone()));
+        let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended));
         let (reports, mut asks) = streams.control.into_split();
         let mut reports = BufReader::new(reports);
         let mut state = Watched::default();
@@ -309,7 +318,8 @@ impl Runner {
                 }
             }
         }
-        let written = [drained(out).await, drained(err).await];
+        gone.send_replace(true);
+        let written = [out.await.unwrap_or(0), err.await.unwrap_or(0)];
         let outcome = state.outcome(why).ok_or(Lost)?;
         Ok(Ended { outcome, mechanisms: state.mechanisms, written })
     }
@@ -405,29 +415,32 @@ async fn next_report(reports: &mut BufReader<tokio::net::unix::OwnedReadHalf>) -
 }
 
 /// Reads a stream to its end. The command never waits for a receiver that is gone.
-async fn forward(mut from: pipe::Receiver, stream: Stream, to: mpsc::Sender<Chunk>) -> u64 {
+async fn forward(
+    mut from: pipe::Receiver,
+    stream: Stream,
+    to: mpsc::Sender<Chunk>,
+    ended: watch::Receiver<bool>,
+) -> u64 {
     let mut written = 0;
     let mut buffer = vec![0; CHUNK];
     loop {
-        match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return written,
-            Ok(read) => {
-                written += u64::try_from(read).unwrap_or(0);
-                let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
-                let _ = to.send(Chunk { stream, bytes }).await;
-            }
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read.unwrap_or(0),
+            () = long_after(ended.clone()) => 0,
+        };
+        if read == 0 {
+            return written;
         }
+        written += u64::try_from(read).unwrap_or(0);
+        let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
+        let _ = to.send(Chunk { stream, bytes }).await;
     }
 }
 
-async fn drained(mut reading: tokio::task::JoinHandle<u64>) -> u64 {
-    match tokio::time::timeout(DRAIN, &mut reading).await {
-        Ok(written) => written.unwrap_or(0),
-        Err(_) => {
-            reading.abort();
-            0
-        }
-    }
+/// Resolves when the tree has been gone for [`DRAIN`]. Only reading is cut short by it, never handing on what was read.
+async fn long_after(mut ended: watch::Receiver<bool>) {
+    let _ = ended.wait_for(|ended| *ended).await;
+    tokio::time::sleep(DRAIN).await;
 }
 
 fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
@@ -435,6 +448,8 @@ fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
     let process = Command::new(&program.program)
         .args(&program.arguments)
         .env_clear()
+        // Where credentials are looked for, to hide them.
+        .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -46,11 +46,12 @@ async fn world() -> World {
     let runtime = tempfile::tempdir().unwrap();
     let store = Store::open(StoreConfig { runtime: runtime.path().to_owned(), output_keep: 1 << 20 }).unwrap();
     let platform = Arc::new(Fixed { now: AtomicI64::new(START), drawn: AtomicU64::new(1) });
+    let shared: Arc<dyn Platform> = platform.clone();
     let gateway = Gateway::start(Parts {
         store,
         policy: Policy::builtin(Strictness::Ask).unwrap(),
         runner: None,
-        platform: Arc::clone(&platform) as Arc<dyn Platform>,
+        platform: shared,
         log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
         config: GatewayConfig {
             pending_cap: 5,

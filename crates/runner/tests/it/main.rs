@@ -49,6 +49,7 @@ impl World {
             helper: HelperProgram { program: helper, arguments: vec![], opened: None },
             environment: vec![("LANG".into(), "C.UTF-8".into())],
             workspace: workspace.to_str().unwrap().to_owned(),
+            allow_host_same_user: false,
         })
         .await
         .unwrap();
@@ -238,6 +239,26 @@ async fn a_flood_of_output_is_streamed_and_not_kept() {
     assert!(grown < 16 << 20, "memory grew by {grown} bytes");
 }
 
+#[tokio::test]
+async fn a_slow_receiver_loses_nothing() {
+    let world = World::new().await;
+    let (_handle, control) = control();
+    let claim = world.claim("head -c 200000 /dev/zero", "workspace", &world.path("workspace"), 60);
+    let (sender, mut chunks) = mpsc::channel::<Chunk>(1);
+    let slow = tokio::spawn(async move {
+        let mut bytes = 0;
+        // Longer than the runner waits for a pipe that nobody closes.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        while let Some(chunk) = chunks.recv().await {
+            bytes += chunk.bytes.len();
+        }
+        bytes
+    });
+    let workspace = world.path("workspace");
+    let ran = world.runner.run(claim, &workspace, Timestamp::from_millis(0), sender, control).await.unwrap();
+    assert_eq!((ran.stdout_bytes, slow.await.unwrap()), (200_000, 200_000));
+}
+
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/statm").unwrap();
     status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -341,11 +362,14 @@ async fn a_working_directory_behind_a_link_is_refused_and_a_missing_one_is_named
     std::os::unix::fs::symlink("/etc", world.root.path().join("workspace/etc")).unwrap();
     fs::create_dir(world.root.path().join("workspace/real")).unwrap();
     std::os::unix::fs::symlink("real", world.root.path().join("workspace/alias")).unwrap();
+    // A neighbour whose name begins like the workspace's.
+    fs::create_dir(world.root.path().join("workspace/2")).unwrap();
     for (cwd, expected) in [
         ("workspace/etc", SpawnFailure::Refused),
         ("workspace/alias", SpawnFailure::Refused),
         ("workspace/none", SpawnFailure::Missing),
         ("elsewhere", SpawnFailure::Refused),
+        ("workspace2", SpawnFailure::Refused),
     ] {
         let (_handle, control) = control();
         let done = world.run_claim(world.claim("pwd", "workspace", &world.path(cwd), 20), control).await;

@@ -1,0 +1,158 @@
+//! The HTTP API as the command line uses it.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config::{Secret, Settings, Source};
+
+/// Why a request did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("no server answers at {base}; start one with `provara serve`, or set AGENT_HUB_BASE ({cause})")]
+    Unreachable { base: String, cause: Box<ureq::Error> },
+    #[error("{}", crate::display::visible_line(detail))]
+    Refused { status: u16, code: String, detail: String, body: Box<Value> },
+    #[error("the server's answer cannot be read; is AGENT_HUB_BASE ({base}) really Provara?")]
+    NotProvara { base: String },
+    #[error("a token would travel unencrypted to {base}; use https, or name the address with --base")]
+    Unencrypted { base: String },
+}
+
+/// One server, asked with one token.
+#[derive(Debug)]
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    base: String,
+    token: Option<Secret>,
+}
+
+impl Client {
+    /// Returns a client of the configured server.
+    ///
+    /// A file in the working directory could be somebody else's idea: only a flag or the environment may send a token to
+    /// another machine unencrypted.
+    pub(crate) fn new(settings: &Settings, token: Option<Secret>) -> Result<Self, ClientError> {
+        let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
+        let (base, from) = match &settings.base {
+            Some((base, from)) => (base.trim_end_matches('/').to_owned(), Some(from)),
+            None => (format!("{scheme}://{}", authority(&settings.host, settings.port)), None),
+        };
+        if matches!(from, Some(Source::File(_))) && !base.starts_with("https://") && !is_loopback(&base) {
+            return Err(ClientError::Unencrypted { base });
+        }
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .build()
+            .new_agent();
+        Ok(Self { agent, base, token })
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.json(self.send("GET", path, None)?)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.json(self.send("POST", path, Some(body))?)
+    }
+
+    pub(crate) fn delete(&self, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        self.json(self.send("DELETE", path, body)?)
+    }
+
+    /// Returns the body as it arrives: command output, or the event stream.
+    pub(crate) fn stream(&self, path: &str) -> Result<impl Read + use<>, ClientError> {
+        let response = self.send("GET", path, None)?;
+        if !response.status().is_success() {
+            self.json(response)?;
+            return Err(ClientError::NotProvara { base: self.base.clone() });
+        }
+        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ClientError> {
+        let unreachable = |cause| ClientError::Unreachable { base: self.base.clone(), cause: Box::new(cause) };
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base)).header("accept", "*/*");
+        if let Some(token) = &self.token {
+            request = request.header("x-agent-token", token.expose());
+        }
+        let bytes = body.map(|body| body.to_string()).unwrap_or_default();
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(bytes).map_err(|error| unreachable(error.into()))?;
+        self.agent.run(request).map_err(unreachable)
+    }
+
+    fn json(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<Value, ClientError> {
+        let status = response.status();
+        if status.as_u16() == 204 {
+            return Ok(Value::Null);
+        }
+        let not_provara = || ClientError::NotProvara { base: self.base.clone() };
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|_| not_provara())?;
+        let is_json =
+            response.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        let body = if is_json { serde_json::from_str(&text).map_err(|_| not_provara())? } else { Value::String(text) };
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            code: body.get("code").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            detail: detail(&body, status.as_u16()),
+            body: Box::new(body),
+        })
+    }
+}
+
+fn detail(body: &Value, status: u16) -> String {
+    match body.get("detail") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(faults)) => {
+            let one = |fault: &Value| {
+                let place: Vec<_> = fault.get("loc")?.as_array()?.iter().filter_map(Value::as_str).collect();
+                Some(format!("{}: {}", place.join("."), fault.get("msg")?.as_str()?))
+            };
+            faults.iter().filter_map(one).collect::<Vec<_>>().join("; ")
+        }
+        _ => format!("the server answered {status}"),
+    }
+}
+
+fn authority(host: &str, port: u16) -> String {
+    // What is listened on is not always what can be called.
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("127.0.0.1:{port}"),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("[::1]:{port}"),
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        _ => format!("{host}:{port}"),
+    }
+}
+
+fn is_loopback(base: &str) -> bool {
+    let Ok(uri) = base.parse::<ureq::http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Returns `raw` fit for one segment or value of an address.
+pub(crate) fn encoded(raw: &str) -> String {
+    raw.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! Tokens: how they are made, recognised, asked for and kept.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Secret;
+
+/// Returns a new token for `role`: `pv_agent_`, 256 bits, and six characters by which a secret scanner knows a real one.
+pub(crate) fn new_token(role: &str) -> io::Result<Secret> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let body = format!("pv_{role}_{}", URL_SAFE_NO_PAD.encode(bytes));
+    let sum = checksum(&body);
+    Ok(Secret::new(format!("{body}{sum}")))
+}
+
+/// Returns the SHA-256 of a token: what the store knows of it.
+pub(crate) fn hash(token: &Secret) -> [u8; 32] {
+    Sha256::digest(token.expose().as_bytes()).into()
+}
+
+/// Returns whether a token that claims to be one of ours was copied whole. Others' forms are not judged.
+pub(crate) fn is_whole(token: &str) -> bool {
+    let ours = token.strip_prefix("pv_").is_some_and(|rest| rest.contains('_'));
+    match token.len().checked_sub(6).and_then(|at| token.split_at_checked(at)) {
+        Some((body, sum)) if ours => checksum(body) == sum,
+        _ => !ours,
+    }
+}
+
+fn checksum(body: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(body.as_bytes())).chars().take(6).collect()
+}
+
+/// Makes `path` and its parents, readable by nobody else.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = std::fs::metadata(path)?;
+    if meta.uid() != nix::unistd::Uid::effective().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the runtime folder belongs to another user"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(path, private)?;
+    }
+    Ok(())
+}
+
+/// Writes a file that only its owner reads. Never replaces one.
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Reads a secret of one line, if its file exists. One that others can read is no secret.
+pub(crate) fn read_private(path: &Path) -> io::Result<Option<Secret>> {
+    let mut file = match std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.mode() & 0o077 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others can read this file; run chmod 600 on it, and rotate the token",
+        ));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(Some(Secret::new(text.trim().to_owned())))
+}
+
+/// Asks on the terminal, without echo. `None` when there is no terminal to ask on.
+pub(crate) fn prompt(question: &str) -> io::Result<Option<Secret>> {
+    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    let Ok(tty) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+        return Ok(None);
+    };
+    if !tty.is_terminal() {
+        return Ok(None);
+    }
+    let shown = tcgetattr(&tty)?;
+    let mut hidden = shown.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    (&tty).write_all(question.as_bytes())?;
+    tcsetattr(&tty, SetArg::TCSAFLUSH, &hidden)?;
+    let mut line = String::new();
+    let read = io::BufReader::new(&tty).read_line(&mut line);
+    tcsetattr(&tty, SetArg::TCSAFLUSH, &shown)?;
+    (&tty).write_all(b"\n")?;
+    read?;
+    Ok(Some(Secret::new(line.trim().to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_have_the_documented_form_and_a_typo_shows() {
+        let token = new_token("agent").unwrap();
+        let text = token.expose();
+        assert!(text.starts_with("pv_agent_"));
+        assert_eq!(text.len(), "pv_agent_".len() + 43 + 6);
+        assert!(is_whole(text));
+        assert!(!is_whole(&text.replace("pv_agent_", "pv_agent_x")));
+        assert!(!is_whole(text.get(..text.len() - 1).unwrap()));
+        assert!(is_whole("a-token-that-somebody-configured"));
+        assert_ne!(new_token("agent").unwrap().expose(), text);
+    }
+}

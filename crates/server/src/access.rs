@@ -1,0 +1,232 @@
+//! Before any route: is this request meant for us, from whom is it, and is there room for it?
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use provara_domain::{Principal, Role};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::problem::{IsProblem, Problem};
+use crate::rate::Left;
+use crate::routes::App;
+
+/// The largest body of a problem that a request id is put into.
+const MAX_PROBLEM: usize = 1 << 20;
+
+/// Whoever showed a valid token.
+pub(crate) struct Caller(pub(crate) Principal);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        parts.extensions.get::<Principal>().cloned().map(Self).ok_or_else(|| {
+            let text = "a valid token is needed, in the header X-Agent-Token or as Authorization: Bearer";
+            Problem::caller(StatusCode::UNAUTHORIZED, "unauthorized", text)
+        })
+    }
+}
+
+/// Whoever may read what is not their own.
+pub(crate) struct Reader;
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Caller(who) = Caller::from_request_parts(parts, app).await?;
+        if who.roles.reads_all() {
+            return Ok(Self);
+        }
+        Err(Problem::forbidden("only an approver, auditor or admin may see this"))
+    }
+}
+
+/// The one road into the server: request id, Host, Origin, token, rate limit, then the route, then the headers.
+pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = format!("{:032x}", app.gateway.entropy());
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let (response, left) = match admit(&app, &mut request) {
+        Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
+        Ok(left) => (next.run(request).await, left),
+        Err(refusal) => {
+            let (problem, left) = *refusal;
+            (problem.into_response(), left)
+        }
+    };
+    let mut response = identify(response, &id).await;
+    let headers = response.headers_mut();
+    if let Some(left) = left {
+        rate_headers(headers, left);
+    }
+    cors_headers(&app, headers, origin);
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("cache-control", "no-store"),
+    ] {
+        headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+type Refusal = Box<(Problem, Option<Left>)>;
+
+fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
+    let headers = request.headers();
+    // A page that resolves its own name to this address would be refused here: the name is not ours.
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !app.config.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host_name(host))) {
+        let text = "the Host header names no host of this server; see AGENT_HUB_ALLOWED_HOSTS";
+        return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "host_not_allowed", text), None)));
+    }
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !allowed_origin(app, origin)
+    {
+        let text = "the Origin header names a page that this server does not serve";
+        return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "origin_not_allowed", text), None)));
+    }
+    let client = client_address(app, request);
+    let now = app.gateway.now();
+    let shown = token_of(request.headers());
+    let who = shown.as_deref().and_then(|token| app.gateway.authenticate(&Sha256::digest(token).into()));
+    if shown.is_some() && who.is_none() {
+        // Guessing has a bucket of its own, so that a guesser cannot use up what honest clients of the address have.
+        let left = app.failures.take(&client, now);
+        return Err(Box::new((if left.allowed { wrong_token() } else { too_many(left) }, Some(left))));
+    }
+    let person = who.as_ref().filter(|who| !who.is_only_agent());
+    let left = match person {
+        Some(_) if never_limited(request) => None,
+        Some(person) => Some(app.people.take(&person.token, now)),
+        None => Some(app.agents.take(&client, now)),
+    };
+    if let Some(left) = left.filter(|left| !left.allowed) {
+        return Err(Box::new((too_many(left), Some(left))));
+    }
+    if let Some(who) = who {
+        request.extensions_mut().insert(who);
+    }
+    Ok(left)
+}
+
+fn wrong_token() -> Problem {
+    Problem::caller(StatusCode::UNAUTHORIZED, "unauthorized", "this token is not known or was revoked")
+}
+
+fn too_many(left: Left) -> Problem {
+    let text = format!("too many requests; try again in {} s", left.resets_in);
+    Problem::caller(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text).retry_after(left.resets_in)
+}
+
+/// Stopping something must always work for a person.
+fn never_limited(request: &Request) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::POST && (path.starts_with("/deny/") || path.ends_with("/cancel"))
+}
+
+fn preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN)
+}
+
+/// `X-Agent-Token`, or else a bearer token. Two different ones at once are no token: it is not ours to choose.
+fn token_of(headers: &HeaderMap) -> Option<String> {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned).unwrap_or_default();
+    let mut all: Vec<String> = headers.get_all("x-agent-token").iter().map(text).collect();
+    all.extend(headers.get_all(header::AUTHORIZATION).iter().map(|value| {
+        let value = text(value);
+        match value.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim().to_owned(),
+            _ => value,
+        }
+    }));
+    all.dedup();
+    match all.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()).filter(|token| !token.is_empty()),
+        // Something was shown, and it is not valid.
+        _ => Some("\u{0}".to_owned()),
+    }
+}
+
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(host, |(name, _)| name),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+fn allowed_origin(app: &App, origin: &HeaderValue) -> bool {
+    origin.to_str().is_ok_and(|origin| app.config.origins.iter().any(|allowed| allowed == origin))
+}
+
+/// The address that the rate limit counts by. A proxy's word about it counts only where the operator said so.
+fn client_address(app: &App, request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let peer = peer.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    if !app.config.trusted_proxies.contains(&peer) {
+        return peer;
+    }
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().next_back();
+    let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|list| list.rsplit(',').next());
+    last.and_then(|address| address.trim().parse().ok()).unwrap_or(peer)
+}
+
+fn rate_headers(headers: &mut HeaderMap, left: Left) {
+    let policy = format!("\"default\";q={};w={}", left.limit, left.window);
+    let state = format!("\"default\";r={};t={}", left.remaining, left.resets_in);
+    for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+fn cors_headers(app: &App, headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+    let Some(origin) = origin.filter(|origin| allowed_origin(app, origin)) else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, idempotency-key, last-event-id, prefer, x-agent-token",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// Puts the request id into the headers and, for a problem, into the body.
+async fn identify(response: Response, id: &str) -> Response {
+    let is_problem = response.extensions().get::<IsProblem>().is_some();
+    let (mut parts, body) = response.into_parts();
+    if let Ok(value) = HeaderValue::from_str(id) {
+        parts.headers.insert(HeaderName::from_static("x-request-id"), value);
+    }
+    if !is_problem {
+        return Response::from_parts(parts, body);
+    }
+    let Ok(bytes) = axum::body::to_bytes(body, MAX_PROBLEM).await else {
+        return Response::from_parts(parts, axum::body::Body::empty());
+    };
+    let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("request_id".into(), id.into());
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, axum::body::Body::from(value.to_string()))
+}
+
+/// Refuses whoever has not `role`.
+pub(crate) fn needs(who: &Principal, role: Role) -> Result<(), Problem> {
+    if who.roles.has(role) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(&format!("this needs the role `{}`", role.as_str())))
+}

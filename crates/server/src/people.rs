@@ -1,0 +1,105 @@
+//! What admins manage: tokens and workspaces.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use provara_domain::{Name, Role, Roles, TokenId};
+use provara_gateway::NewPrincipal;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::access::{Caller, Reader};
+use crate::body::Fields;
+use crate::problem::Problem;
+use crate::routes::App;
+use crate::wire;
+
+/// Makes a token: a prefix that secret scanners know, 256 random bits, and a checksum of six digits.
+fn new_secret(app: &App, role: Role) -> String {
+    let bits = [app.gateway.entropy().to_le_bytes(), app.gateway.entropy().to_le_bytes()].concat();
+    let body = format!("pv_{}_{}", role.as_str(), URL_SAFE_NO_PAD.encode(bits));
+    let [a, b, c, ..] = <[u8; 32]>::from(Sha256::digest(&body));
+    format!("{body}{a:02x}{b:02x}{c:02x}")
+}
+
+/// `POST /tokens`: the answer is the only place where the secret ever stands.
+pub(crate) async fn create_token(
+    State(app): State<App>,
+    Caller(who): Caller,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::required(&body)?;
+    let name = fields.needed_text("name", 1, 64);
+    let name = fields.checked("name", name, |raw| Name::parse(&raw));
+    let words = fields.list("roles").unwrap_or_default();
+    let mut roles = Vec::new();
+    for word in words {
+        match Role::parse(&word) {
+            Some(role) => roles.push(role),
+            None => fields.fault("roles", "value_error", "Value error, not a role", word.into(), None),
+        }
+    }
+    fields.done()?;
+    let Some(name) = name else { return Err(Problem::fields(Vec::new())) };
+    let secret = new_secret(&app, roles.first().copied().unwrap_or(Role::Agent));
+    let new = NewPrincipal { name, roles: Roles::of(&roles), secret_sha256: Sha256::digest(&secret).into() };
+    let record = app.gateway.create_token(&who, new).await?;
+    let mut answer = wire::token(&record);
+    if let Some(fields) = answer.as_object_mut() {
+        fields.insert("token".into(), secret.into());
+    }
+    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+}
+
+/// `GET /tokens`
+pub(crate) async fn tokens(State(app): State<App>, Caller(who): Caller) -> Result<Response, Problem> {
+    let records = app.gateway.tokens(&who).await?;
+    Ok(axum::Json(records.iter().map(wire::token).collect::<Vec<_>>()).into_response())
+}
+
+/// `DELETE /tokens/{id}`
+pub(crate) async fn revoke_token(
+    State(app): State<App>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = TokenId::parse(&id).map_err(|_| Problem::not_found())?;
+    app.gateway.revoke_token(&who, &id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /workspaces`
+pub(crate) async fn workspaces(State(app): State<App>, _: Reader) -> Response {
+    axum::Json(app.gateway.workspaces()).into_response()
+}
+
+/// `POST /workspaces`
+pub(crate) async fn add_workspace(
+    State(app): State<App>,
+    Caller(who): Caller,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let path = workspace_path(&body)?;
+    app.gateway.add_workspace(&who, path.clone()).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!({ "path": path }))).into_response())
+}
+
+/// `DELETE /workspaces`
+pub(crate) async fn remove_workspace(
+    State(app): State<App>,
+    Caller(who): Caller,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    app.gateway.remove_workspace(&who, workspace_path(&body)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn workspace_path(body: &[u8]) -> Result<String, Problem> {
+    let mut fields = Fields::required(body)?;
+    let path = fields.needed_text("path", 1, 500);
+    fields.done()?;
+    path.ok_or_else(|| Problem::fields(Vec::new()))
+}

@@ -1,0 +1,188 @@
+//! Errors as clients see them: `detail` as they know it, with `code` and `request_id` beside it.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use provara_gateway::{
+    ControlError, DecideError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError, WorkspaceError,
+};
+use serde_json::{Map, Value, json};
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: Value,
+    more: Map<String, Value>,
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// An error that the caller can do something about.
+    pub(crate) fn caller(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
+        Self { status, code, detail: detail.to_string().into(), more: Map::new(), retry_after: None }
+    }
+
+    /// Faults of a request's fields, in FastAPI's shape.
+    pub(crate) fn fields(faults: Vec<Value>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self { status, code: "invalid_request", detail: faults.into(), more: Map::new(), retry_after: None }
+    }
+
+    /// An error of ours. The caller learns that it is not theirs; the log has the whole chain.
+    pub(crate) fn ours(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request failed");
+        let text = "the server could not read or write its store; try again, and see its log if it stays so";
+        let problem = Self::caller(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text);
+        Self { retry_after: Some(1), ..problem }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::caller(StatusCode::NOT_FOUND, "not_found", "Not Found")
+    }
+
+    pub(crate) fn forbidden(detail: &str) -> Self {
+        Self::caller(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.more;
+        body.insert("detail".into(), self.detail);
+        body.insert("code".into(), self.code.into());
+        // `request_id` is put in by the layer that knows it.
+        let mut response = (self.status, axum::Json(Value::Object(body))).into_response();
+        response.extensions_mut().insert(IsProblem);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Marks a response whose body is a problem's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IsProblem;
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::ours(&error)
+    }
+}
+
+impl From<ProposeError> for Problem {
+    fn from(error: ProposeError) -> Self {
+        match &error {
+            ProposeError::NotAnAgent => Self::forbidden(&error.to_string()),
+            ProposeError::WorkingDir(cause) => field("cwd", "value_error", &cause.to_string()),
+            ProposeError::OutsideWorkspaces { .. } => field("cwd", "value_error", &error.to_string()),
+            ProposeError::UnknownTarget(_) => field("target", "value_error", &error.to_string()),
+            ProposeError::Profile(_) => field("profile", "value_error", &error.to_string()),
+            ProposeError::PendingCap { .. } => {
+                Self::caller(StatusCode::TOO_MANY_REQUESTS, "pending_cap", error).retry_after(60)
+            }
+            ProposeError::IdempotencyMismatch => {
+                Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", error)
+            }
+            ProposeError::Stopping => Self::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", error).retry_after(5),
+            ProposeError::Store(_) => Self::ours(&error),
+        }
+    }
+}
+
+/// A fault of one field of the body that only the gateway could see.
+fn field(name: &str, kind: &str, message: &str) -> Problem {
+    Problem::fields(vec![json!({ "type": kind, "loc": ["body", name], "msg": message, "input": null })])
+}
+
+impl From<DecideError> for Problem {
+    fn from(error: DecideError) -> Self {
+        let text = error.to_string();
+        match error {
+            DecideError::NotAnApprover => Self::forbidden(&text),
+            DecideError::NotFound { .. } => Self::caller(StatusCode::NOT_FOUND, "not_found", text),
+            DecideError::Conflict { record } => {
+                Self::caller(StatusCode::CONFLICT, "plan_not_pending", text).with("state", record.status.as_str())
+            }
+            DecideError::DigestMismatch { found } => {
+                Self::caller(StatusCode::CONFLICT, "digest_mismatch", text).with("digest", found.as_str())
+            }
+            DecideError::JudgementChanged { record } => Self::caller(StatusCode::CONFLICT, "judgement_changed", text)
+                .with("judgement", crate::wire::judgement(&record.judgement)),
+            DecideError::PolicyDenied { record } => Self::caller(StatusCode::FORBIDDEN, "policy_denied", text)
+                .with("judgement", crate::wire::judgement(&record.judgement)),
+            DecideError::Profile(_) => field("profile", "value_error", &text),
+            DecideError::Edit(error) => error.into(),
+            error @ DecideError::Store { .. } => Self::ours(&error),
+        }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        let text = error.to_string();
+        match error {
+            ControlError::NotAllowed => Self::forbidden(&text),
+            ControlError::NotFound { .. } => Self::caller(StatusCode::NOT_FOUND, "not_found", text),
+            ControlError::Conflict { record } => {
+                Self::caller(StatusCode::CONFLICT, "plan_settled", text).with("state", record.status.as_str())
+            }
+            ControlError::NotLonger { .. } => Self::caller(StatusCode::CONFLICT, "not_longer", text),
+            error @ ControlError::Store { .. } => Self::ours(&error),
+        }
+    }
+}
+
+impl From<LookupError> for Problem {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoPlan { .. } => Self::caller(StatusCode::NOT_FOUND, "not_found", error),
+            LookupError::Store { .. } => Self::ours(&error),
+        }
+    }
+}
+
+impl From<EvidenceError> for Problem {
+    fn from(error: EvidenceError) -> Self {
+        match error {
+            EvidenceError::Beyond { .. } => Self::caller(StatusCode::NOT_FOUND, "beyond_the_log", error),
+            EvidenceError::Store(_) => Self::ours(&error),
+        }
+    }
+}
+
+impl From<PrincipalError> for Problem {
+    fn from(error: PrincipalError) -> Self {
+        match &error {
+            PrincipalError::NotAnAdmin => Self::forbidden(&error.to_string()),
+            PrincipalError::AgentAndPerson | PrincipalError::NoRole => {
+                field("roles", "value_error", &error.to_string())
+            }
+            PrincipalError::Store(provara_gateway::TokenError::NotFound) => Self::not_found(),
+            PrincipalError::Store(provara_gateway::TokenError::Exists) => {
+                Self::caller(StatusCode::CONFLICT, "token_exists", error)
+            }
+            PrincipalError::Store(provara_gateway::TokenError::Store(_)) => Self::ours(&error),
+        }
+    }
+}
+
+impl From<WorkspaceError> for Problem {
+    fn from(error: WorkspaceError) -> Self {
+        match &error {
+            WorkspaceError::NotAnAdmin => Self::forbidden(&error.to_string()),
+            WorkspaceError::Refused { .. } => field("path", "value_error", &error.to_string()),
+            WorkspaceError::Store(_) => Self::ours(&error),
+        }
+    }
+}
