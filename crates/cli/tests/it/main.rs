@@ -1,6 +1,8 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+mod served;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
