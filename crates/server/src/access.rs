@@ -18,6 +18,10 @@ use crate::routes::App;
 /// The largest body of a problem that a request id is put into.
 const MAX_PROBLEM: usize = 1 << 20;
 
+/// SHA-256 of the token that was shown.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown(pub(crate) [u8; 32]);
+
 /// Whoever showed a valid token.
 pub(crate) struct Caller(pub(crate) Principal);
 
@@ -94,7 +98,8 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     let client = client_address(app, request);
     let now = app.gateway.now();
     let shown = token_of(request.headers());
-    let who = shown.as_deref().and_then(|token| app.gateway.authenticate(&Sha256::digest(token).into()));
+    let secret: Option<[u8; 32]> = shown.as_deref().map(|token| Sha256::digest(token).into());
+    let who = secret.and_then(|secret| app.gateway.authenticate(&secret));
     if shown.is_some() && who.is_none() {
         // Guessing has a bucket of its own, so that a guesser cannot use up what honest clients of the address have.
         let left = app.failures.take(&client, now);
@@ -109,8 +114,9 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     if let Some(left) = left.filter(|left| !left.allowed) {
         return Err(Box::new((too_many(left), Some(left))));
     }
-    if let Some(who) = who {
+    if let (Some(who), Some(secret)) = (who, secret) {
         request.extensions_mut().insert(who);
+        request.extensions_mut().insert(Shown(secret));
     }
     Ok(left)
 }

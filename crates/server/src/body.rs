@@ -88,7 +88,7 @@ impl Fields {
             Ok(Value::Object(fields)) => Ok(Self { fields, faults: Vec::new() }),
             Ok(other) => Err(Problem::fields(vec![json!({
                 "type": "model_attributes_type", "loc": ["body"],
-                "msg": "Input should be a valid dictionary or object to extract fields from", "input": other,
+                "msg": "Input should be a valid dictionary or object to extract fields from", "input": echoed(other),
             })])),
             Err(fault) => Err(Problem::fields(vec![fault])),
         }
@@ -143,6 +143,9 @@ impl Fields {
             return None;
         }
         let number = match &input {
+            Value::Number(number) if number.as_f64().is_some_and(|float| float.abs() >= 9e15) => {
+                Ok(if number.as_f64().is_some_and(f64::is_sign_negative) { i64::MIN } else { i64::MAX })
+            }
             Value::Number(number) if number.is_f64() => {
                 let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
                 match whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok()) {
@@ -224,7 +227,7 @@ impl Fields {
 
     /// Notes a fault that only the caller can see.
     pub(crate) fn fault(&mut self, name: &str, kind: &str, msg: &str, input: Value, ctx: Option<Value>) {
-        let mut fault = json!({ "type": kind, "loc": ["body", name], "msg": msg, "input": input });
+        let mut fault = json!({ "type": kind, "loc": ["body", name], "msg": msg, "input": echoed(input) });
         if let (Some(ctx), Some(fault)) = (ctx, fault.as_object_mut()) {
             fault.insert("ctx".into(), ctx);
         }
@@ -251,6 +254,16 @@ impl Fields {
     /// Returns every fault found, if any was.
     pub(crate) fn done(self) -> Result<(), Problem> {
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::fields(self.faults)) }
+    }
+}
+
+/// What a fault tells back of the input: enough to know it by, never megabytes.
+fn echoed(input: Value) -> Value {
+    const MOST: usize = 20_000;
+    match input {
+        Value::String(text) if text.chars().count() > MOST => text.chars().take(MOST).collect::<String>().into(),
+        Value::Array(_) | Value::Object(_) if input.to_string().len() > MOST => Value::Null,
+        other => other,
     }
 }
 

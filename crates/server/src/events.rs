@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -13,10 +14,11 @@ use futures_util::stream;
 use provara_domain::Principal;
 use provara_gateway::{Gateway, LogEntry};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::access::Caller;
+use crate::access::{Caller, Shown};
 use crate::problem::Problem;
 use crate::routes::App;
 
@@ -42,23 +44,37 @@ struct Reader {
     /// Entries up to here are in the store and have not been read yet.
     catch_up_to: u64,
     ended: bool,
+    /// SHA-256 of the token that opened the stream.
+    secret: [u8; 32],
 }
 
 /// `GET /events`
 pub(crate) async fn events(
     State(app): State<App>,
     Caller(who): Caller,
+    Extension(Shown(secret)): Extension<Shown>,
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // Subscribed before the head is read: what comes in between is seen twice rather than not at all, and then skipped.
     let live = app.gateway.subscribe();
     let head = app.gateway.head();
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.parse::<u64>().ok());
+    let last = match headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|id| id.parse::<u64>().ok()))
+    {
+        None => None,
+        Some(Some(position)) => Some(position),
+        // To go on from somewhere else would lose events without a word.
+        Some(None) => {
+            let msg = "Value error, not a position of the log";
+            let fault = json!({ "type": "value_error", "loc": ["header", "last-event-id"], "msg": msg, "input": null });
+            return Err(Problem::fields(vec![fault]));
+        }
+    };
     // Both name the last position that was seen.
     let next = last.or(wanted.since).map_or(head, |seen| seen.saturating_add(1));
     let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
-    let reader = Reader { gateway: app.gateway.clone(), who, types, live, next, catch_up_to: head, ended: false };
+    let reader =
+        Reader { gateway: app.gateway.clone(), who, types, live, next, catch_up_to: head, ended: false, secret };
     let frames = stream::unfold(reader, |mut reader| async move {
         let frame = reader.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), reader))
@@ -77,8 +93,12 @@ impl Reader {
         if self.next < self.catch_up_to {
             return Some(self.catch_up().await);
         }
+        // One deadline for the whole wait: entries that this reader does not get must not silence the heartbeat.
+        let silent_until = tokio::time::Instant::now() + HEARTBEAT;
         loop {
-            match tokio::time::timeout(HEARTBEAT, self.live.recv()).await {
+            match tokio::time::timeout_at(silent_until, self.live.recv()).await {
+                // A revoked token ends what it opened.
+                Err(_) if self.gateway.authenticate(&self.secret).is_none() => return Some(self.end("token_revoked")),
                 Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
                 Ok(Ok(entry)) if entry.position < self.next => {}
                 Ok(Ok(entry)) => {

@@ -48,7 +48,13 @@ pub async fn serve(
     tokio::pin!(stop);
     loop {
         // The permit comes first: without room nothing is accepted, and nothing is held in memory for it.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
+        let permit = tokio::select! {
+            () = &mut stop => break,
+            permit = Arc::clone(&room).acquire_owned() => match permit {
+                Ok(permit) => permit,
+                Err(_) => break,
+            },
+        };
         let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
