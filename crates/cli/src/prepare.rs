@@ -1,6 +1,6 @@
 //! What has to be in order before a server may start: folders, tokens and the log's key.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -123,12 +123,14 @@ fn kept_or_made(path: &Path, role: &str) -> io::Result<Secret> {
 }
 
 fn log_seed(path: &Path) -> io::Result<[u8; 32]> {
-    if !path.exists() {
+    let Some(mut file) = secrets::open_private(path)? else {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         secrets::write_private(path, &seed)?;
-    }
-    let bytes = std::fs::read(path)?;
+        return Ok(seed);
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
     bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the log's key is not 32 bytes"))
 }
 
@@ -211,6 +213,11 @@ mod tests {
         let second = keys(&settings, true).unwrap();
         assert!(first.agent == second.agent && first.operator == second.operator && first.log_seed == second.log_seed);
         assert!(first.operator != Some(first.agent));
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(settings.log_key_path(), open).unwrap();
+        assert!(keys(&settings, true).is_err(), "a log's key that others can read was used");
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(settings.log_key_path(), closed).unwrap();
         for path in [settings.agent_token_path(), settings.operator_token_path(), settings.log_key_path()] {
             assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600, "{path:?}");
         }

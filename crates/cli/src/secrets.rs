@@ -58,19 +58,23 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Reads a secret of one line, if its file exists. One that others can read is no secret.
-pub(crate) fn read_private(path: &Path) -> io::Result<Option<Secret>> {
-    let mut file = match std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
+/// Opens a file that only its owner may read, following no link. `None` where it is not there.
+pub(crate) fn open_private(path: &Path) -> io::Result<Option<std::fs::File>> {
+    let file = match std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     if file.metadata()?.mode() & 0o077 != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "others can read this file; run chmod 600 on it, and rotate the token",
-        ));
+        let why = format!("others can read `{}`; run chmod 600 on it, and replace the secret in it", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
+    Ok(Some(file))
+}
+
+/// Reads a secret of one line, if its file exists. One that others can read is no secret.
+pub(crate) fn read_private(path: &Path) -> io::Result<Option<Secret>> {
+    let Some(mut file) = open_private(path)? else { return Ok(None) };
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(Some(Secret::new(text.trim().to_owned())))

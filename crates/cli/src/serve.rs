@@ -87,6 +87,7 @@ async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
             approval_valid: Duration::from_secs(600),
             default_shell: settings.shell,
             workspace,
+            own_paths: own_paths(settings, binary),
             single_token: settings.single_token,
             max_runs: MAX_RUNS,
             version: VERSION,
@@ -148,6 +149,17 @@ fn make_workspace(settings: &Settings) -> Result<String, Failure> {
     }
     let path = settings.workspace.canonicalize()?;
     path.to_str().map(str::to_owned).ok_or_else(|| Failure::Usage("WORKSPACE_DIR is not UTF-8".into()))
+}
+
+/// What no workspace may hold or lie in, as the kernel names it. ROOT itself is not among them: a workspace may lie in it.
+fn own_paths(settings: &Settings, binary: &Path) -> Vec<String> {
+    let mut own = vec![settings.runtime.clone(), settings.root.join("policies"), binary.to_owned()];
+    own.extend(settings.files.iter().cloned());
+    own.extend([settings.root.join(".env"), settings.root.join("provara.toml")]);
+    // What is not there yet is named by the folder that would hold it.
+    let root = settings.root.canonicalize().unwrap_or_else(|_| settings.root.clone());
+    let real = |path: PathBuf| path.canonicalize().unwrap_or_else(|_| root.join(path.file_name().unwrap_or_default()));
+    own.into_iter().filter_map(|path| real(path).to_str().map(str::to_owned)).collect()
 }
 
 async fn operator_known(store: &Store) -> Result<bool, Failure> {

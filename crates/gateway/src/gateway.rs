@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub default_shell: Shell,
     /// The workspace that is always there: a canonical absolute path.
     pub workspace: String,
+    /// Provara's own files and folders, canonical: no workspace may hold or lie in one.
+    pub own_paths: Vec<String>,
     /// Whether one token proposes and decides. Then no profile looser than `workspace` may be chosen.
     pub single_token: bool,
     /// How many commands run at once.

@@ -4,6 +4,7 @@ use provara_domain::{Name, Principal, Role, Roles, TokenId};
 use provara_store::{NewToken, StoreError, TokenError, TokenRecord};
 
 use crate::gateway::Gateway;
+use crate::propose::lies_in;
 
 /// A principal to be made. The secret itself never comes here.
 #[derive(Debug, Clone)]
@@ -105,16 +106,32 @@ impl Gateway {
         self.inner.workspaces()
     }
 
-    /// Lets commands run in `path`. The caller MUST have resolved it on this host: absolute, existing, without links,
-    /// and holding none of Provara's own files.
+    /// Lets commands run in `path`, which has to be an existing folder, named as the kernel names it.
     ///
     /// # Errors
-    /// When the caller is no admin or the store fails.
+    /// When the caller is no admin, the path is no such folder or would expose Provara's own files, or the store fails.
     pub async fn add_workspace(&self, who: &Principal, path: String) -> Result<(), WorkspaceError> {
         if !who.roles.has(Role::Admin) {
             return Err(WorkspaceError::NotAnAdmin);
         }
+        if let Err(why) = self.fit_for_commands(&path) {
+            return Err(WorkspaceError::Refused { path, why });
+        }
         Ok(self.inner.store.add_workspace(&who.project, path, self.inner.cause(who)).await?)
+    }
+
+    fn fit_for_commands(&self, path: &str) -> Result<(), &'static str> {
+        let real = std::fs::canonicalize(path).map_err(|_| "there is no such folder")?;
+        if real.to_str() != Some(path) {
+            return Err("it leads through a symbolic link or is not an absolute path; name the folder itself");
+        }
+        if !real.is_dir() {
+            return Err("it is no folder");
+        }
+        if self.inner.config.own_paths.iter().any(|own| lies_in(own, path) || lies_in(path, own)) {
+            return Err("it holds, or lies in, Provara's own files, which no command may change");
+        }
+        Ok(())
     }
 
     /// Lets commands no longer run in `path`.

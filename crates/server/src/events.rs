@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use provara_domain::Principal;
+use provara_domain::{Principal, TokenId};
 use provara_gateway::{Gateway, LogEntry};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::access::{Caller, Shown};
 use crate::problem::Problem;
+use crate::rate::Held;
 use crate::routes::App;
 
 /// How often a silent stream says that it lives.
@@ -46,6 +47,7 @@ struct Reader {
     ended: bool,
     /// SHA-256 of the token that opened the stream.
     secret: [u8; 32],
+    _place: Held<TokenId>,
 }
 
 /// `GET /events`
@@ -56,6 +58,7 @@ pub(crate) async fn events(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
     // Subscribed before the head is read: what comes in between is seen twice rather than not at all, and then skipped.
     let live = app.gateway.subscribe();
     let head = app.gateway.head();
@@ -73,8 +76,17 @@ pub(crate) async fn events(
     // Both name the last position that was seen.
     let next = last.or(wanted.since).map_or(head, |seen| seen.saturating_add(1));
     let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
-    let reader =
-        Reader { gateway: app.gateway.clone(), who, types, live, next, catch_up_to: head, ended: false, secret };
+    let reader = Reader {
+        gateway: app.gateway.clone(),
+        who,
+        types,
+        live,
+        next,
+        catch_up_to: head,
+        ended: false,
+        secret,
+        _place: place,
+    };
     let frames = stream::unfold(reader, |mut reader| async move {
         let frame = reader.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), reader))

@@ -37,6 +37,11 @@ impl Problem {
         Self { retry_after: Some(1), ..problem }
     }
 
+    pub(crate) fn too_many_streams() -> Self {
+        let text = "this token holds too many open streams; close some";
+        Self::caller(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", text).retry_after(5)
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::caller(StatusCode::NOT_FOUND, "not_found", "Not Found")
     }

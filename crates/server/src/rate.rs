@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use provara_domain::Timestamp;
@@ -67,9 +67,63 @@ impl<K: Eq + Hash + Clone> Windows<K> {
     }
 }
 
+/// How many streams each client holds open. One of them must not take every connection from the others.
+pub(crate) struct Streams<K: Eq + Hash> {
+    most: usize,
+    held: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+/// One open stream; dropping it gives its place back.
+pub(crate) struct Held<K: Eq + Hash> {
+    client: K,
+    held: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+impl<K: Eq + Hash + Clone> Streams<K> {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, held: Arc::default() }
+    }
+
+    /// Returns a place for a stream of `client`, if it has one left.
+    pub(crate) fn take(&self, client: &K) -> Option<Held<K>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(client.clone()).or_insert(0);
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Held { client: client.clone(), held: Arc::clone(&self.held) })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Held<K> {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.client);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_client_cannot_hold_every_stream_and_gets_its_places_back() {
+        let streams = Streams::new(2);
+        let first = streams.take(&"a").unwrap();
+        let _second = streams.take(&"a").unwrap();
+        assert!(streams.take(&"a").is_none());
+        let other = streams.take(&"b");
+        assert!(other.is_some());
+        drop((first, other));
+        assert!(streams.take(&"a").is_some());
+        assert_eq!(streams.held.lock().unwrap().len(), 1, "a client without streams is still remembered");
+    }
 
     #[test]
     fn a_window_fills_and_begins_anew() {

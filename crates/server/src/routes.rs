@@ -15,11 +15,14 @@ use serde_json::json;
 
 use crate::access::{Caller, Reader, guard};
 use crate::problem::Problem;
-use crate::rate::{Bucket, Windows};
+use crate::rate::{Bucket, Streams, Windows};
 use crate::{events, evidence, people, plans, runs};
 
 /// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
 const MAX_BODY: usize = 4 << 20;
+
+/// How many event streams and followed outputs one token holds open: half of all connections.
+const MAX_STREAMS: usize = 2048;
 
 /// What the operator decided about the edge.
 #[derive(Debug, Clone)]
@@ -50,6 +53,7 @@ pub(crate) struct App {
     pub(crate) agents: Arc<Windows<IpAddr>>,
     pub(crate) people: Arc<Windows<TokenId>>,
     pub(crate) failures: Arc<Windows<IpAddr>>,
+    pub(crate) streams: Arc<Streams<TokenId>>,
     started_at: Timestamp,
 }
 
@@ -59,6 +63,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         agents: Arc::new(Windows::new(config.agents)),
         people: Arc::new(Windows::new(config.people)),
         failures: Arc::new(Windows::new(config.failures)),
+        streams: Arc::new(Streams::new(MAX_STREAMS)),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use provara_domain::{RunId, Stream};
+use provara_domain::{RunId, Stream, TokenId};
 use provara_gateway::{Gateway, PlanRecord, RunRecord};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::access::Caller;
 use crate::plans::{Page, listed};
 use crate::problem::Problem;
+use crate::rate::Held;
 use crate::routes::App;
 use crate::wire;
 
@@ -87,7 +88,8 @@ pub(crate) async fn output(
     };
     let offset = reading.offset.unwrap_or(0);
     if matches!(reading.follow.as_deref(), Some("1" | "true")) {
-        return Ok(raw(Body::from_stream(follow(app.gateway.clone(), id, stream, offset)), &[]));
+        let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
+        return Ok(raw(Body::from_stream(follow(app.gateway.clone(), id, stream, offset, place)), &[]));
     }
     let page = app.gateway.output(&id, stream, offset, IN_PAGE).await?;
     let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
@@ -117,8 +119,9 @@ fn follow(
     id: RunId,
     stream: Stream,
     offset: u64,
+    place: Held<TokenId>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold((gateway, id, offset, false), move |(gateway, id, offset, done)| async move {
+    stream::unfold((gateway, id, offset, place, false), move |(gateway, id, offset, place, done)| async move {
         let mut offset = offset;
         loop {
             if done {
@@ -126,11 +129,11 @@ fn follow(
             }
             let page = match gateway.output(&id, stream, offset, IN_PAGE).await {
                 Ok(page) => page,
-                Err(error) => return Some((Err(std::io::Error::other(error)), (gateway, id, offset, true))),
+                Err(error) => return Some((Err(std::io::Error::other(error)), (gateway, id, offset, place, true))),
             };
             let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
             if !page.bytes.is_empty() {
-                return Some((Ok(page.bytes), (gateway, id, next, false)));
+                return Some((Ok(page.bytes), (gateway, id, next, place, false)));
             }
             if page.ended {
                 return None;

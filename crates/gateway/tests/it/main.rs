@@ -37,7 +37,7 @@ impl Platform for Fixed {
 struct World {
     gateway: Gateway,
     platform: Arc<Fixed>,
-    _runtime: tempfile::TempDir,
+    runtime: tempfile::TempDir,
 }
 
 const START: i64 = 1_795_479_747_123;
@@ -59,6 +59,7 @@ async fn world() -> World {
             approval_valid: Duration::from_secs(60),
             default_shell: Shell::Bash,
             workspace: "/srv/work".to_owned(),
+            own_paths: vec![runtime.path().canonicalize().unwrap().to_str().unwrap().to_owned()],
             single_token: false,
             max_runs: 4,
             version: "test",
@@ -66,7 +67,7 @@ async fn world() -> World {
     })
     .await
     .unwrap();
-    World { gateway, platform, _runtime: runtime }
+    World { gateway, platform, runtime }
 }
 
 fn somebody(name: &str, roles: &[Role]) -> Principal {
@@ -245,6 +246,34 @@ async fn a_folder_outside_every_workspace_is_refused() {
             "{cwd}: {refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_workspace_cannot_expose_provaras_own_files() {
+    let world = world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
+    std::fs::write(real.join("file"), "").unwrap();
+    let runtime = world.runtime.path().canonicalize().unwrap();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    for bad in [
+        "/".to_owned(),
+        text(&runtime),
+        text(runtime.parent().unwrap()),
+        text(&runtime.join("output")),
+        text(&real.join("link")),
+        text(&real.join("file")),
+        text(&real.join("none")),
+        format!("{}/", text(&real)),
+    ] {
+        let refused = world.gateway.add_workspace(&approver(), bad.clone()).await;
+        assert!(matches!(refused, Err(provara_gateway::WorkspaceError::Refused { .. })), "{bad}: {refused:?}");
+    }
+    world.gateway.add_workspace(&approver(), text(&real)).await.unwrap();
+    let asked = Proposal { cwd: Some(text(&real)), ..proposal("ls") };
+    assert!(matches!(world.gateway.propose(&agent(), asked).await.unwrap(), Proposed::Queued(_)));
+    assert!(world.gateway.add_workspace(&agent(), text(&real)).await.is_err());
 }
 
 #[tokio::test]
