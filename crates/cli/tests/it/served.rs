@@ -419,6 +419,35 @@ fn a_stopped_server_ends_in_order_and_the_log_holds() {
 }
 
 #[test]
+fn a_reader_that_shares_no_code_with_us_agrees_about_the_log() {
+    for needed in ["python3", "openssl"] {
+        if Command::new(needed).arg("--help").output().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "{needed} is missing, and in CI nothing is skipped");
+            eprintln!("SKIPPED: {needed} is not installed, so the log was not checked independently");
+            return;
+        }
+    }
+    let server = Served::new();
+    server.approved("echo \u{fc}n\u{ef}c\u{f6}de");
+    let (_, _) = server.by(&server.operator(), "POST", &format!("/deny/{}", server.plan("make x")), &Value::Null);
+    let (_, checkpoint) = server.by(&server.operator(), "GET", "/audit/checkpoint", &Value::Null);
+    let path = |name: &str| server.root.path().join(name);
+    fs::write(path("note"), checkpoint["checkpoint"].as_str().unwrap()).unwrap();
+    fs::write(path("key"), checkpoint["key"].as_str().unwrap()).unwrap();
+    let exported = server.cli(("AGENT_HUB_OPERATOR_TOKEN", &server.operator()), &["audit", "export"]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let check = |log: &[u8]| {
+        fs::write(path("log.jsonl"), log).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crosscheck.py");
+        Command::new("python3").arg(script).args([path("log.jsonl"), path("note"), path("key")]).output().unwrap()
+    };
+    let good = check(&exported.stdout);
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    let forged = String::from_utf8(exported.stdout).unwrap().replacen("operator", "operatos", 1);
+    assert!(!check(forged.as_bytes()).status.success(), "the independent reader believes anything");
+}
+
+#[test]
 fn the_demo_does_the_whole_job() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_provara")).args(["demo", "--yes"]).stdin(Stdio::null()).output().unwrap();

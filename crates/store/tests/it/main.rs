@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+mod histories;
+
 use std::collections::BTreeMap;
 
 use provara_audit::{canonical, merkle};
