@@ -278,8 +278,14 @@ fn read(body: &[u8]) -> Result<Value, Value> {
     }
     match serde_json::from_slice::<Unambiguous>(body) {
         Ok(Unambiguous(value)) => Ok(value),
-        Err(error) => Err(invalid(error.column(), &error.to_string())),
+        Err(error) => Err(invalid(offset(body, error.line(), error.column()), &error.to_string())),
     }
+}
+
+/// The place of an error counted in bytes of the whole body, as clients know it, from a line and a column counted from 1.
+fn offset(body: &[u8], line: usize, column: usize) -> usize {
+    let before: usize = body.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    before + column.saturating_sub(1)
 }
 
 /// An upper bound of how deep a text nests: brackets within strings count too, which only makes it stricter.
@@ -301,4 +307,30 @@ fn depth(body: &[u8]) -> usize {
         }
     }
     most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faults_place_counts_from_the_bodys_start() {
+        let fault = read(b"{\n  \"a\": 1,\n  x}").unwrap_err();
+        assert_eq!(fault["loc"], json!(["body", 14]));
+    }
+
+    #[test]
+    fn a_fault_never_echoes_megabytes() {
+        let body = json!({ "command": "x".repeat(3_000_000) }).to_string();
+        let mut fields = Fields::required(body.as_bytes()).unwrap();
+        assert_eq!(fields.needed_text("command", 1, 10_000), None);
+        assert!(fields.faults[0].to_string().len() < 100_000);
+    }
+
+    #[test]
+    fn a_number_beyond_every_integer_is_too_large_and_not_broken() {
+        let mut fields = Fields::required(br#"{"timeout_s":99999999999999999999}"#).unwrap();
+        assert_eq!(fields.integer("timeout_s", 1, 3600), None);
+        assert_eq!(fields.faults[0]["type"], "less_than_equal");
+    }
 }
