@@ -247,7 +247,7 @@ impl Session {
             Failure::Usage("no operator's token: set AGENT_HUB_OPERATOR_TOKEN, or call this on a terminal".to_owned())
         };
         let token = token.filter(|token| !token.expose().is_empty()).ok_or_else(missing)?;
-        if !secrets::is_whole(token.expose()) {
+        if !provara_gateway::is_whole_secret(token.expose()) {
             return Err(Failure::Usage("that token is not whole; was it copied to the end?".to_owned()));
         }
         Ok(Client::new(&self.settings, Some(token))?)

@@ -4,37 +4,20 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Secret;
 
-/// Returns a new token for `role`: `pv_agent_`, 256 bits, and six characters by which a secret scanner knows a real one.
+/// Returns a new token for `role`.
 pub(crate) fn new_token(role: &str) -> io::Result<Secret> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let body = format!("pv_{role}_{}", URL_SAFE_NO_PAD.encode(bytes));
-    let sum = checksum(&body);
-    Ok(Secret::new(format!("{body}{sum}")))
+    Ok(Secret::new(provara_gateway::new_secret(role, bytes)))
 }
 
 /// Returns the SHA-256 of a token: what the store knows of it.
 pub(crate) fn hash(token: &Secret) -> [u8; 32] {
     Sha256::digest(token.expose().as_bytes()).into()
-}
-
-/// Returns whether a token that claims to be one of ours was copied whole. Others' forms are not judged.
-pub(crate) fn is_whole(token: &str) -> bool {
-    let ours = token.strip_prefix("pv_").is_some_and(|rest| rest.contains('_'));
-    match token.len().checked_sub(6).and_then(|at| token.split_at_checked(at)) {
-        Some((body, sum)) if ours => checksum(body) == sum,
-        _ => !ours,
-    }
-}
-
-fn checksum(body: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(body.as_bytes())).chars().take(6).collect()
 }
 
 /// Makes `path` and its parents, readable by nobody else.
@@ -104,6 +87,8 @@ pub(crate) fn prompt(question: &str) -> io::Result<Option<Secret>> {
 
 #[cfg(test)]
 mod tests {
+    use provara_gateway::is_whole_secret as is_whole;
+
     use super::*;
 
     #[test]

@@ -199,6 +199,16 @@ impl Gateway {
         self.inner.platform.entropy()
     }
 
+    /// Returns 256 bits that nobody can guess, for a token.
+    pub fn secret_bits(&self) -> [u8; 32] {
+        let halves = [self.entropy().to_le_bytes(), self.entropy().to_le_bytes()];
+        let mut bits = [0; 32];
+        for (to, from) in bits.iter_mut().zip(halves.as_flattened()) {
+            *to = *from;
+        }
+        bits
+    }
+
     /// Returns the present time, as the platform tells it.
     pub fn now(&self) -> Timestamp {
         self.inner.platform.now()

@@ -11,6 +11,7 @@ mod judging;
 mod principals;
 mod propose;
 mod read;
+mod secret;
 mod wakeups;
 mod worker;
 
@@ -22,6 +23,7 @@ pub use judging::PolicyQuestion;
 pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
 pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
 pub use read::{CommandFilter, LookupError};
+pub use secret::{is_whole_secret, new_secret};
 
 pub use provara_policy::Explanation;
 pub use provara_runner::HostReport;

@@ -3,11 +3,9 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use provara_domain::{Name, Role, Roles, TokenId};
-use provara_gateway::NewPrincipal;
+use provara_gateway::{NewPrincipal, new_secret};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -16,14 +14,6 @@ use crate::body::Fields;
 use crate::problem::Problem;
 use crate::routes::App;
 use crate::wire;
-
-/// Makes a token: a prefix that secret scanners know, 256 random bits, and a checksum of six digits.
-fn new_secret(app: &App, role: Role) -> String {
-    let bits = [app.gateway.entropy().to_le_bytes(), app.gateway.entropy().to_le_bytes()].concat();
-    let body = format!("pv_{}_{}", role.as_str(), URL_SAFE_NO_PAD.encode(bits));
-    let [a, b, c, ..] = <[u8; 32]>::from(Sha256::digest(&body));
-    format!("{body}{a:02x}{b:02x}{c:02x}")
-}
 
 /// `POST /tokens`: the answer is the only place where the secret ever stands.
 pub(crate) async fn create_token(
@@ -44,7 +34,8 @@ pub(crate) async fn create_token(
     }
     fields.done()?;
     let Some(name) = name else { return Err(Problem::fields(Vec::new())) };
-    let secret = new_secret(&app, roles.first().copied().unwrap_or(Role::Agent));
+    let kind = roles.first().copied().unwrap_or(Role::Agent).as_str();
+    let secret = new_secret(kind, app.gateway.secret_bits());
     let new = NewPrincipal { name, roles: Roles::of(&roles), secret_sha256: Sha256::digest(&secret).into() };
     let record = app.gateway.create_token(&who, new).await?;
     let mut answer = wire::token(&record);

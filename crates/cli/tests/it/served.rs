@@ -169,6 +169,8 @@ fn an_agent_is_refused_every_decision_and_sees_no_other_agents_plan() {
     let (status, other) = server.by(&server.operator(), "POST", "/tokens", &made);
     assert_eq!(status, 201, "{other}");
     let other = other["token"].as_str().unwrap();
+    let listed = server.cli(("AGENT_HUB_TOKEN", other), &["pending"]);
+    assert!(listed.status.success(), "our own client refused a token that our server made");
     assert_eq!(server.by(other, "GET", &format!("/commands/{id}"), &Value::Null).0, 404);
     assert_eq!(server.by(other, "POST", &format!("/commands/{id}/cancel"), &Value::Null).0, 404);
     assert_eq!(server.by(other, "GET", "/pending", &Value::Null).1, json!([]));
