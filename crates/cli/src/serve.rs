@@ -107,25 +107,18 @@ async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
     fs::write(settings.runtime.join("address"), format!("{base}\n"))?;
     welcome(settings, &base)?;
     let router = provara_server::router(gateway.clone(), edge(settings, listener.local_addr()?.port()));
-    let (told, mut stopped) = tokio::sync::watch::channel(false);
-    let stop = tokio::spawn(async move {
-        let _ = told_to_stop().await;
-        told.send_replace(true);
-    });
-    let mut stopped_too = stopped.clone();
+    // Requests are answered until the gateway has ended: whoever waits for a run that is given its grace gets its result.
+    let served = provara_server::serve(listener, router, tls, gateway.closed());
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ending = async {
-        let _ = stopped_too.wait_for(|stopped| *stopped).await;
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         tracing::info!("stopping: no new work; running commands get {} s", GRACE.as_secs());
-        gateway.stop(GRACE).await
+        gateway.stop(GRACE).await.map_err(|error| other(&error))
     };
-    let served = provara_server::serve(listener, router, tls, async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
     let (ended, served) = tokio::join!(ending, served);
-    stop.abort();
     mirror.abort();
     let _ = fs::remove_file(settings.runtime.join("address"));
-    ended.map_err(|error| other(&error))?;
+    ended?;
     served.map_err(|error| other(&error))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -260,7 +253,8 @@ fn edge(settings: &Settings, port: u16) -> ServerConfig {
             .collect(),
         origins,
         agents: Bucket { requests: settings.rate_limit_requests, window: settings.rate_limit_window },
-        people: Bucket { requests: 600, window: minute },
+        // Whoever lets agents ask more lets people ask as much.
+        people: Bucket { requests: settings.rate_limit_requests.max(600), window: minute },
         failures: Bucket { requests: 20, window: minute },
         trusted_proxies: settings.trusted_proxies.clone(),
         public_url: settings.public_url.clone().unwrap_or_else(|| own("provara.localhost")),
@@ -303,10 +297,4 @@ fn welcome(settings: &Settings, base: &str) -> io::Result<()> {
         writeln!(out, "  operator's token: {}", settings.operator_token_path().display())?;
     }
     writeln!(out, "  next: `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you")
-}
-
-async fn told_to_stop() -> io::Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    Ok(())
 }

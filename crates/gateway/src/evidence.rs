@@ -1,16 +1,10 @@
 //! What a stranger needs to check us: signed checkpoints and proofs.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use provara_audit::merkle::Hash;
 use provara_domain::PlanId;
 use provara_store::{LogEntry, Owner, StoreError};
 
-use crate::gateway::{Gateway, Inner, chain};
-
-/// How long a change may wait for a checkpoint that covers it. One signature then covers all that came in between.
-const SIGNING_PAUSE: Duration = Duration::from_secs(1);
+use crate::gateway::{Gateway, Inner};
 
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
@@ -112,16 +106,5 @@ impl Inner {
         let note = self.log_key.sign(size, &root);
         self.store.save_checkpoint(size, &note, self.platform.now()).await?;
         Ok(note)
-    }
-}
-
-/// Signs the head whenever it has moved, at most once in [`SIGNING_PAUSE`].
-pub(crate) async fn keep_signing(inner: Arc<Inner>) {
-    let mut head = inner.store.watch_head();
-    while head.changed().await.is_ok() {
-        if let Err(error) = inner.sign_head().await {
-            tracing::error!(error = chain(&error), "could not sign a checkpoint; will try again");
-        }
-        tokio::time::sleep(SIGNING_PAUSE).await;
     }
 }

@@ -10,12 +10,12 @@ use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, She
 use provara_policy::Policy;
 use provara_runner::{HostReport, RunHandle, Runner};
 use provara_store::{Cause, Counts, Entropy, Store, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
 use crate::wakeups::Wakeups;
-use crate::{evidence, wakeups, worker};
+use crate::{wakeups, worker};
 
 /// What the gateway takes from the world around it.
 pub trait Platform: Send + Sync + 'static {
@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
     pub(crate) stopping: AtomicBool,
+    /// True once everything is recorded and nothing more will happen.
+    closed: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -119,6 +121,7 @@ impl Gateway {
             running: Mutex::default(),
             ended: Notify::new(),
             stopping: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
             tasks: Mutex::default(),
         });
         let gateway = Self { inner };
@@ -143,7 +146,6 @@ impl Gateway {
         let mut tasks = lock(&self.inner.tasks);
         tasks.push(tokio::spawn(wakeups::forward(Arc::clone(&self.inner))));
         tasks.push(tokio::spawn(worker::sweep(Arc::clone(&self.inner))));
-        tasks.push(tokio::spawn(evidence::keep_signing(Arc::clone(&self.inner))));
         if self.inner.runner.is_some() {
             tasks.push(tokio::spawn(worker::work(Arc::clone(&self.inner))));
         }
@@ -170,8 +172,15 @@ impl Gateway {
         if let Some(runner) = &inner.runner {
             runner.shutdown().await;
         }
+        inner.closed.send_replace(true);
         inner.store.close().await;
         Ok(())
+    }
+
+    /// Resolves once the gateway has ended: whoever waits for something may stop, for nothing more will happen.
+    pub async fn closed(&self) {
+        // An error would mean that the gateway is gone, which it is not while `self` is here.
+        let _ = self.inner.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Returns how many plans are in which state; kept, never counted.

@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Returns the plan once it is settled: what a synchronous approval waits for. The run goes on if the caller stops
-    /// waiting.
+    /// waiting. A gateway that ends before returns the plan as it stands.
     ///
     /// # Errors
     /// As [`Gateway::command`].
@@ -106,7 +106,10 @@ impl Gateway {
             if done(&record) {
                 return Ok(record);
             }
-            waiting.changed().await;
+            tokio::select! {
+                () = waiting.changed() => {}
+                () = self.closed() => return Ok(record),
+            }
         }
     }
 

@@ -1,12 +1,15 @@
 //! Before any route: is this request meant for us, from whom is it, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use axum::body::HttpBody as _;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use provara_domain::{Principal, Role};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +18,10 @@ use crate::problem::{IsProblem, Problem};
 use crate::rate::Left;
 use crate::routes::App;
 
+/// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
+const MAX_BODY: usize = 4 << 20;
+/// How long a client may take to send its request's body.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// The largest body of a problem that a request id is put into.
 const MAX_PROBLEM: usize = 1 << 20;
 
@@ -55,7 +62,10 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     let origin = request.headers().get(header::ORIGIN).cloned();
     let (response, left) = match admit(&app, &mut request) {
         Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
-        Ok(left) => (next.run(request).await, left),
+        Ok(left) => match with_whole_body(request).await {
+            Ok(request) => (next.run(request).await, left),
+            Err(problem) => (problem.into_response(), left),
+        },
         Err(refusal) => {
             let (problem, left) = *refusal;
             (problem.into_response(), left)
@@ -77,6 +87,29 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
         headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// The request with its body at hand: bounded in size and in time, whatever the route then makes of it.
+async fn with_whole_body(request: Request) -> Result<Request, Problem> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let too_large =
+        || Problem::caller(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the request's body is too large");
+    let stated = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if stated.is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(whole)) => Ok(Request::from_parts(parts, whole.to_bytes().into())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::caller(StatusCode::BAD_REQUEST, "body_broken", "the request's body cannot be read")),
+        Err(_) => {
+            let text = format!("the request's body took longer than {} s", BODY_PATIENCE.as_secs());
+            Err(Problem::caller(StatusCode::REQUEST_TIMEOUT, "body_too_slow", text))
+        }
+    }
 }
 
 type Refusal = Box<(Problem, Option<Left>)>;
@@ -202,6 +235,11 @@ fn cors_headers(app: &App, headers: &mut HeaderMap, origin: Option<HeaderValue>)
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             "authorization, content-type, idempotency-key, last-event-id, prefer, x-agent-token",
+        ),
+        (
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            "ratelimit, ratelimit-policy, retry-after, x-next-cursor, x-provara-gap, x-provara-next-offset, \
+             x-provara-offset, x-provara-total, x-request-id",
         ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -14,7 +14,7 @@ use futures_util::stream;
 use provara_domain::{Principal, TokenId};
 use provara_gateway::{Gateway, LogEntry};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -27,6 +27,8 @@ use crate::routes::App;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How many entries are read at once while catching up.
 const BATCH: u32 = 256;
+/// How many bytes of live entries one write carries, about.
+const MAX_FRAMES: usize = 64 * 1024;
 
 /// Where to begin and what to send.
 #[derive(Debug, Deserialize)]
@@ -39,11 +41,10 @@ struct Reader {
     gateway: Gateway,
     who: Principal,
     types: Option<Vec<String>>,
-    live: broadcast::Receiver<Arc<LogEntry>>,
+    /// Entries as they are committed; absent while the reader still catches up from the store, at its own pace.
+    live: Option<broadcast::Receiver<Arc<LogEntry>>>,
     /// The position that comes next.
     next: u64,
-    /// Entries up to here are in the store and have not been read yet.
-    catch_up_to: u64,
     ended: bool,
     /// SHA-256 of the token that opened the stream.
     secret: [u8; 32],
@@ -59,34 +60,10 @@ pub(crate) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-    // Subscribed before the head is read: what comes in between is seen twice rather than not at all, and then skipped.
-    let live = app.gateway.subscribe();
-    let head = app.gateway.head();
-    let last = match headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|id| id.parse::<u64>().ok()))
-    {
-        None => None,
-        Some(Some(position)) => Some(position),
-        // To go on from somewhere else would lose events without a word.
-        Some(None) => {
-            let msg = "Value error, not a position of the log";
-            let fault = json!({ "type": "value_error", "loc": ["header", "last-event-id"], "msg": msg, "input": null });
-            return Err(Problem::fields(vec![fault]));
-        }
-    };
-    // Both name the last position that was seen.
-    let next = last.or(wanted.since).map_or(head, |seen| seen.saturating_add(1));
+    let next = first_position(&app.gateway, &headers, wanted.since)?;
     let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
-    let reader = Reader {
-        gateway: app.gateway.clone(),
-        who,
-        types,
-        live,
-        next,
-        catch_up_to: head,
-        ended: false,
-        secret,
-        _place: place,
-    };
+    let gateway = app.gateway.clone();
+    let reader = Reader { gateway, who, types, live: None, next, ended: false, secret, _place: place };
     let frames = stream::unfold(reader, |mut reader| async move {
         let frame = reader.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), reader))
@@ -97,52 +74,122 @@ pub(crate) async fn events(
     Ok(response)
 }
 
+/// The position after the last one that the reader has seen; the present head where it has seen none.
+fn first_position(gateway: &Gateway, headers: &HeaderMap, since: Option<u64>) -> Result<u64, Problem> {
+    let head = gateway.head();
+    let (place, seen) = match headers.get("last-event-id") {
+        None => (json!(["query", "since"]), since),
+        Some(value) => {
+            let place = json!(["header", "last-event-id"]);
+            match value.to_str().ok().and_then(|id| id.parse().ok()) {
+                Some(position) => (place, Some(position)),
+                // To go on from somewhere else would lose events without a word.
+                None => return Err(no_position(place, "not a position of the log", value.to_str().ok())),
+            }
+        }
+    };
+    match seen {
+        None => Ok(head),
+        Some(seen) if seen < head => Ok(seen + 1),
+        // Another log, or this one before its tail was cut: waiting for that position would skip what comes before it.
+        Some(seen) => {
+            let why = format!("the log has {head} entries only; is this the server that the position came from?");
+            Err(no_position(place, &why, Some(&seen.to_string())))
+        }
+    }
+}
+
+fn no_position(place: Value, why: &str, input: Option<&str>) -> Problem {
+    let msg = format!("Value error, {why}");
+    Problem::fields(vec![json!({ "type": "value_error", "loc": place, "msg": msg, "input": input })])
+}
+
 impl Reader {
     async fn next_frame(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
-        if self.next < self.catch_up_to {
-            return Some(self.catch_up().await);
-        }
+        let Some(mut live) = self.live.take() else { return Some(self.catch_up().await) };
         // One deadline for the whole wait: entries that this reader does not get must not silence the heartbeat.
         let silent_until = tokio::time::Instant::now() + HEARTBEAT;
-        loop {
-            match tokio::time::timeout_at(silent_until, self.live.recv()).await {
-                // A revoked token ends what it opened.
-                Err(_) if self.gateway.authenticate(&self.secret).is_none() => return Some(self.end("token_revoked")),
-                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
-                Ok(Ok(entry)) if entry.position < self.next => {}
-                Ok(Ok(entry)) => {
-                    self.next = entry.position + 1;
-                    if self.wants(&entry) {
-                        return Some(frame(&entry));
+        let frame = loop {
+            let received = tokio::select! {
+                // What was committed before the end is told before the end.
+                biased;
+                received = live.recv() => received,
+                () = self.gateway.closed() => break self.end("server_stopping"),
+                () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
+            };
+            match received {
+                Ok(entry) => {
+                    let mut frames = Vec::new();
+                    self.take(&entry, &mut frames);
+                    self.take_waiting(&mut live, &mut frames);
+                    if !frames.is_empty() {
+                        break frames.into();
                     }
                 }
                 // Too slow: told so, and let go. Coming back with the last id misses nothing.
-                Ok(Err(RecvError::Lagged(_))) => return Some(self.end("too_slow")),
-                Ok(Err(RecvError::Closed)) => return Some(self.end("server_stopping")),
+                Err(RecvError::Lagged(_)) => break self.end("too_slow"),
+                Err(RecvError::Closed) => break self.end("server_stopping"),
             }
+        };
+        self.live = Some(live);
+        Some(frame)
+    }
+
+    /// Adds what waits already: one write serves many entries. That this reader lagged is for the next call to find.
+    fn take_waiting(&mut self, live: &mut broadcast::Receiver<Arc<LogEntry>>, frames: &mut Vec<u8>) {
+        while frames.len() < MAX_FRAMES
+            && let Ok(entry) = live.try_recv()
+        {
+            self.take(&entry, frames);
         }
     }
 
-    /// The next entries of the store, in one piece.
+    fn take(&mut self, entry: &LogEntry, frames: &mut Vec<u8>) {
+        if entry.position >= self.next {
+            self.next = entry.position + 1;
+            self.push(entry, frames);
+        }
+    }
+
+    /// The next entries of the store, in one piece. The last piece goes over to the live ones without a gap: the reader
+    /// subscribes before it looks, and what it then sees twice is skipped by its position.
     async fn catch_up(&mut self) -> Bytes {
+        let live = self.gateway.subscribe();
+        let head = self.gateway.head();
         let Ok(entries) = self.gateway.entries(&self.who, self.next, BATCH).await else {
             return self.end("unavailable");
         };
-        let full = u32::try_from(entries.len()).is_ok_and(|count| count == BATCH);
-        let last = entries.last().map(|entry| entry.position + 1);
-        self.next = last.filter(|_| full).unwrap_or(self.catch_up_to.max(last.unwrap_or(0)));
-        let mut frames = Vec::from(&b": caught up\n\n"[..]);
-        for entry in entries.iter().filter(|entry| self.wants(entry)) {
-            frames.extend_from_slice(&frame(entry));
+        let after = entries.last().map_or(self.next, |last| last.position + 1);
+        if u32::try_from(entries.len()).is_ok_and(|count| count < BATCH) {
+            self.next = after.max(head);
+            self.live = Some(live);
+        } else {
+            self.next = after;
         }
+        let mut frames = Vec::from(&b": caught up\n\n"[..]);
+        entries.iter().for_each(|entry| self.push(entry, &mut frames));
         frames.into()
     }
 
-    fn wants(&self, entry: &LogEntry) -> bool {
-        Gateway::may_see(&self.who, entry) && self.types.as_ref().is_none_or(|types| types.contains(&entry.kind))
+    /// Adds an entry as an event, if this reader gets it. A leaf is canonical JSON and so has no line break.
+    fn push(&self, entry: &LogEntry, frames: &mut Vec<u8>) {
+        let wanted = self.types.as_ref().is_none_or(|types| types.contains(&entry.kind));
+        if wanted && Gateway::may_see(&self.who, entry) {
+            frames.extend_from_slice(format!("id: {}\nevent: {}\ndata: ", entry.position, entry.kind).as_bytes());
+            frames.extend_from_slice(&entry.leaf);
+            frames.extend_from_slice(b"\n\n");
+        }
+    }
+
+    fn heartbeat(&mut self) -> Bytes {
+        // A revoked token ends what it opened.
+        match self.gateway.authenticate(&self.secret) {
+            None => self.end("token_revoked"),
+            Some(_) => Bytes::from_static(b": still here\n\n"),
+        }
     }
 
     fn end(&mut self, why: &str) -> Bytes {
@@ -150,12 +197,4 @@ impl Reader {
         let last = self.next.saturating_sub(1);
         format!("event: dropped\ndata: {{\"reason\":\"{why}\",\"last_event_id\":{last}}}\n\n").into()
     }
-}
-
-/// One entry as an event. A leaf is canonical JSON and so has no line break.
-fn frame(entry: &LogEntry) -> Bytes {
-    let mut frame = format!("id: {}\nevent: {}\ndata: ", entry.position, entry.kind).into_bytes();
-    frame.extend_from_slice(&entry.leaf);
-    frame.extend_from_slice(b"\n\n");
-    frame.into()
 }

@@ -248,6 +248,11 @@ pub(crate) async fn approve(
         return Ok((StatusCode::ACCEPTED, axum::Json(wire::command(&record))).into_response());
     }
     let record = app.gateway.settled(&who, &id).await?;
+    if !record.status.is_settled() {
+        let text = "the approval is recorded and the server is stopping; look at the plan after its next start";
+        let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text).retry_after(5);
+        return Err(problem.with("pending_id", id.as_str()).with("state", record.status.as_str()));
+    }
     let Some(known) = &record.run else {
         let text = format!("the plan was approved and then became {}; it was not run", record.status);
         return Err(Problem::caller(StatusCode::CONFLICT, "not_run", text).with("state", record.status.as_str()));

@@ -18,9 +18,6 @@ use crate::problem::Problem;
 use crate::rate::{Bucket, Streams, Windows};
 use crate::{events, evidence, people, plans, runs};
 
-/// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
-const MAX_BODY: usize = 4 << 20;
-
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
 
@@ -98,7 +95,8 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         .route("/workspaces", get(people::workspaces).post(people::add_workspace).delete(people::remove_workspace))
         .fallback(unknown)
         .layer(from_fn(framework_errors))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        // `guard` has bounded the body already.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -178,9 +176,6 @@ async fn framework_errors(request: Request, next: Next) -> Response {
                 problem.headers_mut().insert(header::ALLOW, allow);
             }
             problem
-        }
-        StatusCode::PAYLOAD_TOO_LARGE if plain => {
-            Problem::caller(status, "body_too_large", "the request's body is too large").into_response()
         }
         StatusCode::BAD_REQUEST if plain => {
             let fault = json!({ "type": "value_error", "loc": ["query"], "msg": "Value error, the query cannot be read", "input": null });

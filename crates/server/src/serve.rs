@@ -21,6 +21,8 @@ use crate::routes::Peer;
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a client may take to send its request's head, and to shake hands.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a client may leave what was sent to it untaken before its connection ends and its place is free again.
+const UNTAKEN: Duration = Duration::from_secs(120);
 /// How long open connections may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,9 @@ pub async fn serve(
                 Err(error) => return Err(ServeError::Accept(error)),
             },
         };
+        // Only a connection that is broken already refuses these.
         let _ = stream.set_nodelay(true);
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN));
         let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.subscribe());
         tokio::spawn(async move {
             match tls {
