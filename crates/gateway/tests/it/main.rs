@@ -2,107 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use provara_audit::checkpoint::LogKey;
-use provara_domain::{
-    CommandText, Digest, Name, Principal, ProfileName, Role, Roles, Shell, Status, Timeout, Timestamp, TokenId,
-};
-use provara_gateway::{
-    Approval, ControlError, DecideError, Edit, Gateway, GatewayConfig, LookupError, Parts, Platform, Proposal,
-    ProposeError, Proposed,
-};
-use provara_policy::{Policy, Strictness};
-use provara_store::{Store, StoreConfig};
+use provara_domain::{CommandText, Digest, Name, ProfileName, Role, Status};
+use provara_gateway::{Approval, ControlError, DecideError, Edit, LookupError, Proposal, ProposeError, Proposed};
+use provara_testkit::{World, agent, approver, proposal, somebody, world};
 
-/// A clock that moves only when told, and numbers that never repeat.
-struct Fixed {
-    now: AtomicI64,
-    drawn: AtomicU64,
-}
-
-impl Platform for Fixed {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
-    }
-
-    fn entropy(&self) -> u128 {
-        u128::from(self.drawn.fetch_add(1, Ordering::SeqCst)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-struct World {
-    gateway: Gateway,
-    platform: Arc<Fixed>,
-    runtime: tempfile::TempDir,
-}
-
-const START: i64 = 1_795_479_747_123;
-
-async fn world() -> World {
-    let runtime = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig { runtime: runtime.path().to_owned(), output_keep: 1 << 20 }).unwrap();
-    let platform = Arc::new(Fixed { now: AtomicI64::new(START), drawn: AtomicU64::new(1) });
-    let shared: Arc<dyn Platform> = platform.clone();
-    let gateway = Gateway::start(Parts {
-        store,
-        policy: Policy::builtin(Strictness::Ask).unwrap(),
-        runner: None,
-        platform: shared,
-        log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
-        config: GatewayConfig {
-            pending_cap: 5,
-            plan_expiry: Duration::from_secs(600),
-            approval_valid: Duration::from_secs(60),
-            default_shell: Shell::Bash,
-            workspace: "/srv/work".to_owned(),
-            own_paths: vec![runtime.path().canonicalize().unwrap().to_str().unwrap().to_owned()],
-            single_token: false,
-            max_runs: 4,
-            version: "test",
-        },
-    })
-    .await
-    .unwrap();
-    World { gateway, platform, runtime }
-}
-
-fn somebody(name: &str, roles: &[Role]) -> Principal {
-    Principal {
-        project: Name::default_project(),
-        name: Name::parse(name).unwrap(),
-        roles: Roles::of(roles),
-        token: TokenId::new(Timestamp::from_millis(START), 1),
-    }
-}
-
-fn agent() -> Principal {
-    somebody("robot", &[Role::Agent])
-}
-
-fn approver() -> Principal {
-    somebody("operator", &[Role::Approver, Role::Admin])
-}
-
-fn proposal(command: &str) -> Proposal {
-    Proposal {
-        command: CommandText::parse(command.to_owned()).unwrap(),
-        shell: None,
-        cwd: None,
-        env: BTreeMap::new(),
-        stdin: None,
-        timeout: Timeout::DEFAULT,
-        note: None,
-        target: None,
-        profile: None,
-        expires: None,
-        dedupe: false,
-        idempotency: None,
-    }
-}
+/// How many plans an agent may have pending in these tests.
+const CAP: u32 = 5;
 
 async fn queued(world: &World, command: &str) -> provara_gateway::PlanRecord {
     match world.gateway.propose(&agent(), proposal(command)).await.unwrap() {
@@ -113,7 +20,7 @@ async fn queued(world: &World, command: &str) -> provara_gateway::PlanRecord {
 
 #[tokio::test]
 async fn even_an_allowed_command_waits_for_a_person() {
-    let world = world().await;
+    let world = world(CAP).await;
     let record = queued(&world, "ls").await;
     assert_eq!(record.status, Status::Pending);
     assert_eq!(record.plan.cwd.as_str(), "/srv/work");
@@ -121,7 +28,7 @@ async fn even_an_allowed_command_waits_for_a_person() {
 
 #[tokio::test]
 async fn an_agent_decides_nothing_and_sees_no_other_agents_plan() {
-    let world = world().await;
+    let world = world(CAP).await;
     let id = queued(&world, "ls").await.plan.id;
     let approval = world.gateway.approve(&agent(), &id, Approval::default()).await;
     assert!(matches!(approval, Err(DecideError::NotAnApprover)), "{approval:?}");
@@ -137,14 +44,14 @@ async fn an_agent_decides_nothing_and_sees_no_other_agents_plan() {
 
 #[tokio::test]
 async fn a_person_cannot_propose_what_they_would_then_approve() {
-    let world = world().await;
+    let world = world(CAP).await;
     let refused = world.gateway.propose(&approver(), proposal("ls")).await;
     assert!(matches!(refused, Err(ProposeError::NotAnAgent)), "{refused:?}");
 }
 
 #[tokio::test]
 async fn a_denied_command_is_stored_and_troubles_nobody() {
-    let world = world().await;
+    let world = world(CAP).await;
     let Proposed::Blocked(record) = world.gateway.propose(&agent(), proposal("rm -rf /")).await.unwrap() else {
         panic!("not blocked")
     };
@@ -156,7 +63,7 @@ async fn a_denied_command_is_stored_and_troubles_nobody() {
 
 #[tokio::test]
 async fn of_sixteen_decisions_at_once_exactly_one_wins() {
-    let world = world().await;
+    let world = world(CAP).await;
     for round in 0..20 {
         let id = queued(&world, &format!("echo {round}")).await.plan.id;
         let decisions = (0..16).map(|n| {
@@ -185,7 +92,7 @@ async fn of_sixteen_decisions_at_once_exactly_one_wins() {
 
 #[tokio::test]
 async fn a_decision_binds_the_digest_that_was_seen() {
-    let world = world().await;
+    let world = world(CAP).await;
     let record = queued(&world, "make install").await;
     let other = Approval { digest: Some(Digest::from_sha256([1; 32])), ..Approval::default() };
     let refused = world.gateway.approve(&approver(), &record.plan.id, other).await;
@@ -198,7 +105,7 @@ async fn a_decision_binds_the_digest_that_was_seen() {
 
 #[tokio::test]
 async fn an_edit_is_a_new_linked_plan_of_the_same_agent() {
-    let world = world().await;
+    let world = world(CAP).await;
     let old = queued(&world, "make instal").await.plan.id;
     let edit = Edit { command: Some(CommandText::parse("make install".into()).unwrap()), ..Edit::default() };
     let new = world.gateway.edit(&approver(), &old, edit).await.unwrap();
@@ -211,9 +118,9 @@ async fn an_edit_is_a_new_linked_plan_of_the_same_agent() {
 
 #[tokio::test]
 async fn silence_expires_and_can_be_reopened_once() {
-    let world = world().await;
+    let world = world(CAP).await;
     let id = queued(&world, "make install").await.plan.id;
-    world.platform.now.fetch_add(601_000, Ordering::SeqCst);
+    world.platform.pass(601);
     let late = world.gateway.approve(&approver(), &id, Approval::default()).await;
     let Err(DecideError::Conflict { record }) = late else { panic!("{late:?}") };
     assert_eq!(record.status, Status::Expired);
@@ -225,7 +132,7 @@ async fn silence_expires_and_can_be_reopened_once() {
 
 #[tokio::test]
 async fn a_full_queue_is_the_agents_own_problem() {
-    let world = world().await;
+    let world = world(CAP).await;
     for n in 0..5 {
         queued(&world, &format!("make {n}")).await;
     }
@@ -237,7 +144,7 @@ async fn a_full_queue_is_the_agents_own_problem() {
 
 #[tokio::test]
 async fn a_folder_outside_every_workspace_is_refused() {
-    let world = world().await;
+    let world = world(CAP).await;
     for cwd in ["/etc", "/srv/workspace", "../etc", "/srv/work/../../etc"] {
         let asked = Proposal { cwd: Some(cwd.to_owned()), ..proposal("ls") };
         let refused = world.gateway.propose(&agent(), asked).await;
@@ -250,7 +157,7 @@ async fn a_folder_outside_every_workspace_is_refused() {
 
 #[tokio::test]
 async fn a_workspace_cannot_expose_provaras_own_files() {
-    let world = world().await;
+    let world = world(CAP).await;
     let folder = tempfile::tempdir().unwrap();
     let real = folder.path().canonicalize().unwrap();
     std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
@@ -278,7 +185,7 @@ async fn a_workspace_cannot_expose_provaras_own_files() {
 
 #[tokio::test]
 async fn only_a_person_may_choose_the_host_profile() {
-    let world = world().await;
+    let world = world(CAP).await;
     let asked = Proposal { profile: Some(Name::parse("host").unwrap()), ..proposal("ls") };
     assert!(matches!(world.gateway.propose(&agent(), asked).await, Err(ProposeError::Profile(_))));
     let id = queued(&world, "ls").await.plan.id;
@@ -293,7 +200,7 @@ async fn only_a_person_may_choose_the_host_profile() {
 
 #[tokio::test]
 async fn whoever_waits_is_woken_by_the_decision() {
-    let world = world().await;
+    let world = world(CAP).await;
     let record = queued(&world, "make install").await;
     let (gateway, id, seen) = (world.gateway.clone(), record.plan.id.clone(), record.revision);
     let waiting = tokio::spawn(async move { gateway.wait(&agent(), &id, seen, Duration::from_secs(30)).await });
@@ -305,7 +212,7 @@ async fn whoever_waits_is_woken_by_the_decision() {
 
 #[tokio::test]
 async fn every_step_is_in_a_log_that_proves_itself() {
-    let world = world().await;
+    let world = world(CAP).await;
     let id = queued(&world, "make install").await.plan.id;
     world.gateway.deny(&approver(), &id, None).await.unwrap();
     let head = world.gateway.head();
