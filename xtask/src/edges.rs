@@ -7,20 +7,26 @@ use serde_json::Value;
 use crate::Failure;
 
 /// Down this list only; each crate with what it may use of ours.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("provara-domain", &[]),
+    // Where a test may end the process: nothing in a release build.
+    ("provara-faults", &[]),
     ("provara-audit", &["provara-domain"]),
     ("provara-policy", &["provara-domain"]),
-    ("provara-store", &["provara-audit", "provara-domain"]),
-    ("provara-runner", &["provara-domain"]),
+    ("provara-store", &["provara-audit", "provara-domain", "provara-faults"]),
+    ("provara-runner", &["provara-domain", "provara-faults"]),
     // `audit` for the digests that decisions bind and for signing checkpoints.
-    ("provara-gateway", &["provara-audit", "provara-domain", "provara-policy", "provara-runner", "provara-store"]),
+    (
+        "provara-gateway",
+        &["provara-audit", "provara-domain", "provara-faults", "provara-policy", "provara-runner", "provara-store"],
+    ),
     ("provara-server", &["provara-domain", "provara-gateway"]),
     (
         "provara-cli",
         &[
             "provara-audit",
             "provara-domain",
+            "provara-faults",
             "provara-gateway",
             "provara-policy",
             "provara-runner",

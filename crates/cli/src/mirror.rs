@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use provara_faults::{Place, reached};
 use provara_gateway::Gateway;
 
 /// How many entries are read at once.
@@ -50,6 +51,7 @@ async fn catch_up(gateway: &Gateway, folder: &Path, mirrored: &mut Option<(File,
         let entries = gateway.all_entries(*next, BATCH).await?;
         let Some(last) = entries.last() else { return Ok(()) };
         let lines: String = entries.iter().map(|entry| gateway.export_line(entry) + "\n").collect();
+        reached(Place::MirrorReady);
         file.write_all(lines.as_bytes())?;
         *next = last.position + 1;
     }

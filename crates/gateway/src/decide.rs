@@ -7,6 +7,7 @@ use provara_domain::{
     CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
     Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
 };
+use provara_faults::{Place, reached};
 use provara_store::{PlanRecord, StoreError, TransitionError};
 
 use crate::gateway::{Gateway, Inner};
@@ -250,9 +251,9 @@ impl Inner {
     ) -> Result<PlanRecord, DecideError> {
         let valid: Duration = self.config.approval_valid;
         let valid_until = decision.ts.plus(valid);
-        self.store
-            .decide(decision, reason, judgement, valid_until, self.cause(who))
-            .await
-            .map_err(|error| DecideError::of(&decision.plan, error))
+        reached(Place::DecisionMade);
+        let stored = self.store.decide(decision, reason, judgement, valid_until, self.cause(who)).await;
+        reached(Place::DecisionStored);
+        stored.map_err(|error| DecideError::of(&decision.plan, error))
     }
 }

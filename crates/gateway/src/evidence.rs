@@ -2,6 +2,7 @@
 
 use provara_audit::merkle::Hash;
 use provara_domain::PlanId;
+use provara_faults::{Place, reached};
 use provara_store::{LogEntry, Owner, StoreError};
 
 use crate::gateway::{Gateway, Inner};
@@ -104,6 +105,7 @@ impl Inner {
         }
         let root = self.store.root(size).await?;
         let note = self.log_key.sign(size, &root);
+        reached(Place::CheckpointSigned);
         self.store.save_checkpoint(size, &note, self.platform.now()).await?;
         Ok(note)
     }

@@ -8,6 +8,7 @@ use provara_domain::{
     CommandText, EnvName, Name, Nonce, Note, Plan, PlanId, PlanKind, Principal, ProfileName, Role, Shell, Status,
     Timeout, WorkingDir, WorkingDirError,
 };
+use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewPlan, PlanRecord, ProposeError as StoreProposeError, StoreError};
 
 use crate::gateway::{Gateway, Inner};
@@ -130,7 +131,10 @@ impl Gateway {
             dedupe: dedupe.then(|| canonical::plan_dedupe_digest(&plan)),
             ..inner.new_plan(plan, note, expires, who)
         };
-        match inner.store.propose(new).await {
+        reached(Place::PlanJudged);
+        let stored = inner.store.propose(new).await;
+        reached(Place::PlanStored);
+        match stored {
             Ok(provara_store::Proposed::New(record)) if record.status == Status::Blocked => {
                 Ok(Proposed::Blocked(record))
             }

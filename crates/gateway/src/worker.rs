@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use provara_domain::{Claim, Enforced, Name, Outcome, PlanId, Ran, RunId, SpawnFailure};
+use provara_faults::{Place, reached};
 use provara_runner::{Chunk, RunControl, Runner, control};
 use provara_store::{OutputWriter, StoreError, TransitionError};
 use tokio::sync::mpsc;
@@ -52,7 +53,10 @@ async fn claim_some(inner: &Arc<Inner>) -> Result<(), StoreError> {
             }
             let run = RunId::new(inner.platform.now(), inner.id_entropy());
             match inner.store.claim(&target, &plan, run, inner.system_cause()).await {
-                Ok(claim) => start(inner, claim),
+                Ok(claim) => {
+                    reached(Place::RunClaimed);
+                    start(inner, claim);
+                }
                 // Cancelled, expired or blocked since we looked. Whoever did it has recorded it.
                 Err(TransitionError::Conflict { .. } | TransitionError::NotFound) => {}
                 Err(TransitionError::Store(cause)) => return Err(cause),
@@ -100,6 +104,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
     let keep = tokio::task::spawn_blocking(move || keep_output(writer, receiver));
     let ran = runner.run(claim, &workspace, started_at, sender, control).await;
+    reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
     let _ = keep.await;
     ran.ok()
@@ -129,7 +134,9 @@ fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran
 }
 
 async fn record(inner: &Inner, plan: &PlanId, ran: Ran) {
-    if let Err(error) = inner.store.record(ran, inner.system_cause()).await {
+    let recorded = inner.store.record(ran, inner.system_cause()).await;
+    reached(Place::RunRecorded);
+    if let Err(error) = recorded {
         // The row stays `running`, and the next start calls it lost: we know no more than that.
         tracing::error!(%plan, error = chain(&error), "could not record how a run ended");
     }

@@ -17,6 +17,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use provara_domain::{Mechanism, SpawnFailure};
+use provara_faults::{Place, reached};
 
 use crate::child::{NotStarted, become_shell, give_up_rights};
 use crate::confine::{leave_namespaces, mount_view};
@@ -47,7 +48,11 @@ pub fn helper_main() -> ExitCode {
     let Ok(server) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     loop {
         match next_run(&server) {
-            Ok(Some(run)) => supervise_apart(run),
+            Ok(Some(run)) => {
+                reached(Place::HelperReceived);
+                supervise_apart(run);
+                reached(Place::HelperForked);
+            }
             Ok(None) => return ExitCode::SUCCESS,
             // A malformed request is the server's fault and one run's loss; its control stream is closed by now.
             Err(_) => {}
@@ -114,6 +119,7 @@ fn report(control: &mut impl io::Write, report: &Report) {
 
 /// The supervisor: lives outside the run's PID namespace and ends it.
 fn supervise(run: Run) {
+    reached(Place::SupervisorBegun);
     // Not ours to die with: each supervisor ends its own tree when the server's stream ends.
     let mut made = match leave_namespaces(&run.spec) {
         Ok(made) => made,
@@ -123,6 +129,7 @@ fn supervise(run: Run) {
             return report(&mut &run.control, &failed(SpawnFailure::Confinement, message, vec![]));
         }
     };
+    reached(Place::SupervisorApart);
     // Held open by the first process of the run alone: its end is that process's end.
     let Ok((alive, held_by_init)) = pipe2(nix::fcntl::OFlag::O_CLOEXEC) else {
         return report(&mut &run.control, &failed(SpawnFailure::Refused, "out of descriptors".into(), vec![]));
@@ -130,6 +137,7 @@ fn supervise(run: Run) {
     match sys::fork_single_threaded() {
         Ok(ForkResult::Parent { child }) => {
             drop((held_by_init, run.input, run.output, run.errors));
+            reached(Place::SupervisorForked);
             watch(&run.control, &alive, child);
         }
         Ok(ForkResult::Child) => {
@@ -190,6 +198,7 @@ fn be_first(run: Run, made: &mut Vec<Mechanism>) {
             return report(&mut control, &failed(SpawnFailure::Confinement, message, made.clone()));
         }
     }
+    reached(Place::InitMounted);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.add(Signal::SIGTERM);
@@ -211,6 +220,7 @@ fn be_first(run: Run, made: &mut Vec<Mechanism>) {
             return report(&mut control, &failed(SpawnFailure::Refused, message, made.clone()));
         }
     };
+    reached(Place::InitForked);
     drop((tell, run.input, run.output, run.errors));
     if started(told, made, &mut control)
         && let Some(end) = reap_until(shell, &mut signals)
@@ -289,6 +299,7 @@ fn be_shell(run: &Run, mut tell: File) {
     let stopped = match ready {
         Ok(made) => {
             report(&mut tell, &Report::Started(made));
+            reached(Place::ShellReady);
             become_shell(&run.spec)
         }
         Err(stopped) => stopped,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use nix::unistd::pipe2;
 use provara_domain::{Claim, Enforced, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp};
+use provara_faults::{Place, reached};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -338,7 +339,9 @@ impl Runner {
             stderr_end.as_raw_fd(),
             control_end.as_raw_fd(),
         ];
+        reached(Place::RunReady);
         self.send(&descriptors)?;
+        reached(Place::RunHandedOver);
         Ok(Streams {
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
@@ -450,6 +453,7 @@ fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
         .env_clear()
         // Where credentials are looked for, to hide them.
         .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
+        .envs(std::env::var_os(provara_faults::VARIABLE).map(|faults| (provara_faults::VARIABLE, faults)))
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use provara_audit::canonical;
 use provara_domain::{Digest, RunId, Stream};
+use provara_faults::{Place, reached};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
@@ -81,6 +82,7 @@ impl OutputWriter {
             spool.append(bytes)?;
             spool.total
         };
+        reached(Place::OutputAppended);
         self.live.progress.send_modify(|now| match stream {
             Stream::Stdout => now.stdout = total,
             Stream::Stderr => now.stderr = total,
@@ -142,6 +144,7 @@ impl Spools {
     pub(crate) fn end(&self, run: &RunId, inlined: bool) {
         let live = locked(&self.live).remove(run);
         if inlined {
+            reached(Place::OutputUnlinked);
             self.remove(run);
         }
         if let Some(live) = live {
@@ -176,6 +179,7 @@ impl Spools {
         if !(inline(&stdout) && inline(&stderr)) {
             File::open(&self.folder)?.sync_all()?;
         }
+        reached(Place::OutputSettled);
         Ok([stdout, stderr])
     }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use provara_audit::{canonical, merkle};
 use provara_domain::{Event, EventBody, EventId, Name, PlanId, Status};
+use provara_faults::{Place, reached};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
@@ -88,6 +89,7 @@ fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>
     let mut tx = Tx { conn, size: *size, effects: Vec::new() };
     let mut answers = Vec::with_capacity(batch.len());
     let mut failure = conn.execute_batch("BEGIN IMMEDIATE").err().map(StoreError::from);
+    reached(Place::CommitBegun);
     for change in batch {
         // SQLite may have ended the transaction: a statement now would commit by itself.
         if failure.is_some() {
@@ -102,13 +104,16 @@ fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>
             }
         }
     }
+    reached(Place::CommitReady);
     if failure.is_none() {
         failure = conn.execute_batch("COMMIT").err().map(StoreError::from);
     }
     match failure {
         None => {
+            reached(Place::CommitDone);
             *size = tx.size;
             memory.apply(tx.effects);
+            reached(Place::CommitApplied);
             answers.into_iter().for_each(|answer| answer(Ok(())));
         }
         Some(error) => {
