@@ -1,4 +1,5 @@
 //! The project's own chores. `cargo xtask check` is the one gate: format, lints, dependency edges, documents, tests.
+//! `cargo xtask soak` runs the long proofs.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -11,7 +12,9 @@ fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let done = match asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["check"] => check(),
-        _ => Err("usage: cargo xtask check".into()),
+        ["soak"] => soak("600"),
+        ["soak", seconds] if seconds.parse::<u32>().is_ok() => soak(seconds),
+        _ => Err("usage: cargo xtask check | cargo xtask soak [SECONDS]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,6 +35,30 @@ fn check() -> Result<(), Failure> {
         succeed(doc)
     })?;
     step("tests", tests)
+}
+
+/// The long proofs: the same tests as in `check`, for as long as told, in an optimised build that can still be made to fail.
+fn soak(seconds: &str) -> Result<(), Failure> {
+    let summary = std::path::absolute("target/soak.json")?;
+    let mut tests = Command::new("cargo");
+    tests
+        .args([
+            "test",
+            "--profile",
+            "soak",
+            "--package",
+            "provara-cli",
+            "--test",
+            "it",
+            "--",
+            "--nocapture",
+            "faults::",
+        ])
+        .env("PROVARA_SOAK_SECONDS", seconds)
+        .env("PROVARA_SOAK_SUMMARY", &summary);
+    step("soak", || succeed(tests))?;
+    say(&format!("the summary is in {}", summary.display()));
+    Ok(())
 }
 
 /// nextest where it is installed; cargo's own runner does the same work more slowly.

@@ -12,7 +12,7 @@ use landlock::{
 };
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
 use provara_domain::{Mechanism, SpawnFailure};
@@ -39,11 +39,11 @@ impl From<Failed> for NotStarted {
 pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
     let mut made = Vec::new();
     setsid().step("begin a session")?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).step("forbid core dumps")?;
-    setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096).step("limit open files")?;
+    lower(Resource::RLIMIT_CORE, 0).step("forbid core dumps")?;
+    lower(Resource::RLIMIT_NOFILE, 4096).step("limit open files")?;
     // Counted over all processes of the user, so it bounds a fork bomb and not an honest build.
-    setrlimit(Resource::RLIMIT_NPROC, MAX_PROCESSES, MAX_PROCESSES).step("limit processes")?;
-    made.push(held("rlimits", "core 0, open files 4096, processes 4096"));
+    lower(Resource::RLIMIT_NPROC, MAX_PROCESSES).step("limit processes")?;
+    made.push(held("rlimits", "core 0, open files at most 4096, processes at most 4096"));
     drop_bounding().step("empty the capability bounding set")?;
     if spec.user.from_root {
         let gid = Gid::from_raw(spec.user.gid);
@@ -66,6 +66,12 @@ pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> 
     }
     made.push(seccomp()?);
     Ok(made)
+}
+
+/// Lowers a limit for good. One that is lower already stays: raising it may not be ours to do.
+fn lower(resource: Resource, most: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(resource)?;
+    setrlimit(resource, most.min(hard), most.min(hard))
 }
 
 /// Becomes the shell. Only returns when that failed.

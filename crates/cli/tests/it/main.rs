@@ -1,6 +1,8 @@
 //! The real binary, from outside.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod faults;
+mod hardship;
 mod served;
 
 use std::path::Path;
