@@ -130,10 +130,17 @@ fn body(body: &EventBody) -> Value {
         EventBody::RunStarted { run } | EventBody::RunCancelRequested { run } | EventBody::RunLost { run } => {
             json!({ "run": run })
         }
-        EventBody::RunFinished { run, outcome, enforced, duration_ms, stdout_sha256, stderr_sha256 } => json!({
-            "run": run, "outcome": outcome, "enforced": enforced, "duration_ms": duration_ms,
-            "stdout_sha256": stdout_sha256, "stderr_sha256": stderr_sha256,
-        }),
+        EventBody::RunFinished { run, outcome, enforced, duration_ms, stdout_sha256, stderr_sha256, late } => {
+            let mut fields = json!({
+                "run": run, "outcome": outcome, "enforced": enforced, "duration_ms": duration_ms,
+                "stdout_sha256": stdout_sha256, "stderr_sha256": stderr_sha256,
+            });
+            // Only where it is so: an ordinary ending keeps the bytes that it always had.
+            if let (true, Some(fields)) = (*late, fields.as_object_mut()) {
+                fields.insert("late".into(), true.into());
+            }
+            fields
+        }
         EventBody::TokenCreated { token, name, roles } => json!({ "token": token, "name": name, "roles": roles }),
         EventBody::TokenRevoked { token } => json!({ "token": token }),
         EventBody::WorkspaceAdded { path } | EventBody::WorkspaceRemoved { path } => json!({ "path": path }),

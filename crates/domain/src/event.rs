@@ -116,6 +116,8 @@ pub enum EventBody {
         stdout_sha256: Digest,
         /// Digest of the kept standard error.
         stderr_sha256: Digest,
+        /// Whether the run had been called lost before whoever held its claim could tell.
+        late: bool,
     },
     /// We died while it ran.
     RunLost {

@@ -71,8 +71,8 @@ impl Gateway {
         let mut record = self.command(who, id).await.map_err(ControlError::lookup)?;
         for _ in 0..3 {
             let moved = match record.status {
-                Status::Pending => self.inner.store.withdraw(id, self.inner.cause(who)).await,
-                Status::Approved => self.inner.store.cancel_approved(id, self.inner.cause(who)).await,
+                Status::Pending => self.inner.store.withdraw(&who.project, id, self.inner.cause(who)).await,
+                Status::Approved => self.inner.store.cancel_approved(&who.project, id, self.inner.cause(who)).await,
                 Status::Running => self.cancel_run(who, id).await,
                 Status::Finished
                 | Status::Lost
@@ -94,7 +94,7 @@ impl Gateway {
 
     /// Who asked is on the record before the run is told: a crash in between shows the wish, and recovery ends the tree.
     async fn cancel_run(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, TransitionError> {
-        let record = self.inner.store.request_cancel(id, self.inner.cause(who)).await?;
+        let record = self.inner.store.request_cancel(&who.project, id, self.inner.cause(who)).await?;
         if let Some(run) = lock(&self.inner.running).get(id) {
             run.cancel();
         }
@@ -117,7 +117,7 @@ impl Gateway {
         if record.status == Status::Running && timeout <= present {
             return Err(ControlError::NotLonger { present: present.seconds() });
         }
-        let extended = self.inner.store.extend(id, timeout, self.inner.cause(who)).await;
+        let extended = self.inner.store.extend(&who.project, id, timeout, self.inner.cause(who)).await;
         let extended = extended.map_err(|error| ControlError::of(id, error))?;
         if let Some(run) = lock(&self.inner.running).get(id) {
             run.extend(timeout.as_duration());

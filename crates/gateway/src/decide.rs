@@ -1,17 +1,15 @@
 //! Step two: a person decides. Approving judges again; a decision binds the plan's digest; exactly one wins.
 
-use std::time::Duration;
-
 use provara_audit::canonical;
 use provara_domain::{
     CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
     Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
-use provara_store::{PlanRecord, StoreError, TransitionError};
+use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
 
 use crate::gateway::{Gateway, Inner};
-use crate::propose::ProposeError;
+use crate::propose::{Idempotent, ProposeError};
 
 /// A person's yes, and on which terms.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +20,8 @@ pub struct Approval {
     pub reason: Option<String>,
     /// Another confinement than the plan asks for.
     pub profile: Option<ProfileName>,
+    /// Makes a repeated request answer as the first did.
+    pub idempotency: Option<Idempotent>,
 }
 
 /// What an approver changes about a plan. What is absent stays.
@@ -73,6 +73,9 @@ pub enum DecideError {
         /// The blocked plan.
         record: Box<PlanRecord>,
     },
+    /// The idempotency key was used for another approval of this plan.
+    #[error("the idempotency key was used before with another body")]
+    IdempotencyMismatch,
     /// No such profile here.
     #[error("the profile `{0}` cannot be chosen here")]
     Profile(ProfileName),
@@ -101,11 +104,27 @@ impl DecideError {
 }
 
 impl Gateway {
-    /// Records an approver's yes. The worker runs the plan; see [`Gateway::settled`] for its end.
+    /// Records an approver's yes. The worker runs the plan; see [`Gateway::settled`] for its end. Where the same request
+    /// with the same idempotency key decided the plan before, returns the plan as it stands.
     ///
     /// # Errors
     /// See [`DecideError`]; nothing will run on account of this call then.
     pub async fn approve(&self, who: &Principal, id: &PlanId, approval: Approval) -> Result<PlanRecord, DecideError> {
+        let key = approval.idempotency.as_ref().map(|sent| sent.of_plan(who, id));
+        match self.approve_now(who, id, approval, key.clone()).await {
+            // Looked up only now: a key is kept by the very commit that made the plan what it is found to be.
+            Err(DecideError::Conflict { record }) => self.inner.as_before(who, record, key).await,
+            answer => answer,
+        }
+    }
+
+    async fn approve_now(
+        &self,
+        who: &Principal,
+        id: &PlanId,
+        approval: Approval,
+        key: Option<Idempotency>,
+    ) -> Result<PlanRecord, DecideError> {
         let inner = &self.inner;
         let shown = inner.pending_plan(who, id).await?;
         if let Some(seen) = &approval.digest
@@ -119,7 +138,7 @@ impl Gateway {
         }
         let judgement = inner.judge_again(who, &shown).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
-        let record = inner.record_decision(who, &decision, approval.reason, &judgement).await?;
+        let record = inner.record_decision(who, decision, approval.reason, judgement, key).await?;
         inner.work.notify_one();
         Ok(record)
     }
@@ -132,7 +151,7 @@ impl Gateway {
         let inner = &self.inner;
         let shown = inner.pending_plan(who, id).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Deny, shown.plan.profile.clone());
-        inner.record_decision(who, &decision, reason, &shown.judgement).await
+        inner.record_decision(who, decision, reason, shown.judgement, None).await
     }
 
     /// Replaces a pending plan by an edited one, judged anew, still the agent's. The old one is `superseded`.
@@ -203,11 +222,33 @@ impl Inner {
             return Err(DecideError::Conflict { record: Box::new(record) });
         }
         if record.expires_at <= self.platform.now() {
-            let expired = self.store.expire(id, self.system_cause()).await;
-            let record = expired.map_err(|error| DecideError::of(id, error))?;
-            return Err(DecideError::Conflict { record: Box::new(record) });
+            return Err(self.too_late(id).await);
         }
         Ok(record)
+    }
+
+    /// Expires a plan that nobody decided in time, so that what is refused is what is shown.
+    async fn too_late(&self, id: &PlanId) -> DecideError {
+        match self.store.expire(id, self.system_cause()).await {
+            Ok(record) => DecideError::Conflict { record: Box::new(record) },
+            Err(error) => DecideError::of(id, error),
+        }
+    }
+
+    /// Answers a refused approval as the same request was answered before, if there was one.
+    async fn as_before(
+        &self,
+        who: &Principal,
+        found: Box<PlanRecord>,
+        key: Option<Idempotency>,
+    ) -> Result<PlanRecord, DecideError> {
+        let Some(key) = key else { return Err(DecideError::Conflict { record: found }) };
+        match self.store.recall(&who.project, &key, self.platform.now()).await {
+            Ok(Some(Recalled::Same(record))) => Ok(*record),
+            Ok(Some(Recalled::OtherBody)) => Err(DecideError::IdempotencyMismatch),
+            Ok(None) => Err(DecideError::Conflict { record: found }),
+            Err(cause) => Err(DecideError::Store { id: found.plan.id, cause }),
+        }
     }
 
     /// Policy's word at the moment of the decision. Stricter than shown stops the decision; looser changes nothing.
@@ -219,10 +260,10 @@ impl Inner {
         }
         let failed = |error| DecideError::of(id, error);
         if now.verdict == Verdict::Deny {
-            let record = self.store.block(id, &now, self.cause(who)).await.map_err(failed)?;
+            let record = self.store.block(&who.project, id, &now, self.cause(who)).await.map_err(failed)?;
             return Err(DecideError::PolicyDenied { record: Box::new(record) });
         }
-        let record = self.store.rejudge(id, &now, self.cause(who)).await.map_err(failed)?;
+        let record = self.store.rejudge(&who.project, id, &now, self.cause(who)).await.map_err(failed)?;
         Err(DecideError::JudgementChanged { record: Box::new(record) })
     }
 
@@ -245,15 +286,26 @@ impl Inner {
     async fn record_decision(
         &self,
         who: &Principal,
-        decision: &Decision,
+        decision: Decision,
         reason: Option<String>,
-        judgement: &Judgement,
+        judgement: Judgement,
+        idempotency: Option<Idempotency>,
     ) -> Result<PlanRecord, DecideError> {
-        let valid: Duration = self.config.approval_valid;
-        let valid_until = decision.ts.plus(valid);
+        let id = decision.plan.clone();
+        let approval_valid_until = decision.ts.plus(self.config.approval_valid);
+        let cause = self.cause(who);
+        let at = cause.at;
+        let new = NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause };
         reached(Place::DecisionMade);
-        let stored = self.store.decide(decision, reason, judgement, valid_until, self.cause(who)).await;
+        let stored = self.store.decide(&who.project, new).await;
         reached(Place::DecisionStored);
-        stored.map_err(|error| DecideError::of(&decision.plan, error))
+        match stored {
+            Ok(record) => Ok(record),
+            // It became due between our look and the store's.
+            Err(TransitionError::Conflict { found: Status::Pending, record }) if record.expires_at <= at => {
+                Err(self.too_late(&id).await)
+            }
+            Err(error) => Err(DecideError::of(&id, error)),
+        }
     }
 }

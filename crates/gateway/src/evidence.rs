@@ -74,7 +74,7 @@ impl Gateway {
     /// # Errors
     /// When the store fails.
     pub async fn positions_of(&self, plan: &PlanId) -> Result<Vec<u64>, StoreError> {
-        self.inner.store.positions_of(plan).await
+        self.inner.store.positions_of(&self.inner.project, plan).await
     }
 
     /// Returns at most `limit` entries of everyone from position `from` on: for the mirror and for export.

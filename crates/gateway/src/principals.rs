@@ -97,7 +97,7 @@ impl Gateway {
     /// When the caller is no admin, there is no such token, or the store fails.
     pub async fn revoke_token(&self, who: &Principal, id: &TokenId) -> Result<(), PrincipalError> {
         admin(who)?;
-        self.inner.store.revoke_token(id, self.inner.cause(who)).await?;
+        self.inner.store.revoke_token(&who.project, id, self.inner.cause(who)).await?;
         Ok(())
     }
 

@@ -53,6 +53,19 @@ pub struct Idempotent {
     pub body_sha256: [u8; 32],
 }
 
+impl Idempotent {
+    pub(crate) fn of(self, who: &Principal) -> Idempotency {
+        let scope = format!("{} {}", who.name, self.route);
+        Idempotency { scope, key: self.key, body_sha256: self.body_sha256 }
+    }
+
+    /// The plan is part of the route: the same key for another plan is another request.
+    pub(crate) fn of_plan(&self, who: &Principal, plan: &PlanId) -> Idempotency {
+        let scope = format!("{} {}/{plan}", who.name, self.route);
+        Idempotency { scope, key: self.key.clone(), body_sha256: self.body_sha256 }
+    }
+}
+
 /// What became of a proposal.
 #[derive(Debug)]
 pub enum Proposed {
@@ -123,11 +136,7 @@ impl Gateway {
         let (dedupe, expires, idempotency) = (proposal.dedupe, proposal.expires, proposal.idempotency.clone());
         let plan = inner.plan_of(who, proposal)?;
         let new = NewPlan {
-            idempotency: idempotency.map(|sent| Idempotency {
-                scope: format!("{} {}", who.name, sent.route),
-                key: sent.key,
-                body_sha256: sent.body_sha256,
-            }),
+            idempotency: idempotency.map(|sent| sent.of(who)),
             dedupe: dedupe.then(|| canonical::plan_dedupe_digest(&plan)),
             ..inner.new_plan(plan, note, expires, who)
         };

@@ -240,7 +240,8 @@ pub(crate) async fn approve(
     let reason = fields.text("reason", 0, MAX_REASON);
     let profile = name(&mut fields, "profile").map(ProfileName::new);
     fields.done()?;
-    let record = app.gateway.approve(&who, &id, Approval { digest, reason, profile }).await?;
+    let idempotency = idempotency(&headers, "POST /approve", &body)?;
+    let record = app.gateway.approve(&who, &id, Approval { digest, reason, profile, idempotency }).await?;
     let later = headers.get_all("prefer").iter().any(|value| {
         value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("respond-async")))
     });

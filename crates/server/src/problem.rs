@@ -126,6 +126,9 @@ impl From<DecideError> for Problem {
                 .with("judgement", crate::wire::judgement(&record.judgement)),
             DecideError::PolicyDenied { record } => Self::caller(StatusCode::FORBIDDEN, "policy_denied", text)
                 .with("judgement", crate::wire::judgement(&record.judgement)),
+            DecideError::IdempotencyMismatch => {
+                Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", text)
+            }
             DecideError::Profile(_) => field("profile", "value_error", &text),
             DecideError::Edit(error) => error.into(),
             error @ DecideError::Store { .. } => Self::ours(&error),

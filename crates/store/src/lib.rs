@@ -2,12 +2,14 @@
 //!
 //! A change and its event are one commit, and nobody is answered before it. Which database lies behind is private.
 
+mod idempotency;
 mod log;
 mod memory;
 mod output;
 mod plans;
 mod sqlite;
 mod store;
+mod sweep;
 mod tokens;
 mod types;
 
@@ -15,7 +17,7 @@ pub use output::OutputWriter;
 pub use provara_audit::merkle::Hash;
 pub use store::Store;
 pub use types::{
-    Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewPlan, NewToken, OpenError, OutputPage, Owner,
-    PlanFilter, PlanRecord, ProposeError, Proposed, Recovered, RunRecord, StoreConfig, StoreError, TokenError,
-    TokenRecord, TransitionError,
+    Below, Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewDecision, NewPlan, NewToken, OpenError,
+    OutputPage, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled, Recovered, RunRecord, StoreConfig,
+    StoreError, TokenError, TokenRecord, TransitionError,
 };

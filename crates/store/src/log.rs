@@ -77,17 +77,18 @@ impl Store {
         self.inner.readers.read(move |conn| merkle::consistency_proof(&StoredNodes(conn), old, new)).await
     }
 
-    /// Returns the positions of a plan's entries.
+    /// Returns the positions of a plan's entries, in the plan's order; none where the project has no such plan.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn positions_of(&self, plan: &PlanId) -> Result<Vec<u64>, StoreError> {
-        let plan = plan.clone();
+    pub async fn positions_of(&self, project: &Name, plan: &PlanId) -> Result<Vec<u64>, StoreError> {
+        let (project, plan) = (project.clone(), plan.clone());
         self.inner
             .readers
             .read(move |conn| {
-                let mut query = conn.prepare_cached("SELECT position FROM log WHERE plan = ?1 ORDER BY plan_rev")?;
-                let mut rows = query.query([plan.as_str()])?;
+                let mut query =
+                    conn.prepare_cached("SELECT position FROM log WHERE plan = ?1 AND project = ?2 ORDER BY plan_rev")?;
+                let mut rows = query.query([plan.as_str(), project.as_str()])?;
                 let mut found = Vec::new();
                 while let Some(row) = rows.next()? {
                     found.push(count(row.get(0)?)?);

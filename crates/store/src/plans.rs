@@ -1,27 +1,22 @@
 //! Plans: proposals, the guarded transitions of the lifecycle, and lists.
 
-use std::time::Duration;
-
 use provara_domain::{
-    Claim, Decision, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status,
-    Timeout, Timestamp, Verdict,
+    Claim, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status, Timeout,
+    Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 
+use crate::idempotency::{recall, remember};
 use crate::memory::Effect;
 use crate::output::{self, Settled};
 use crate::sqlite::codec::{self, signed};
 use crate::sqlite::writer::{About, Tx, derived};
 use crate::store::Store;
 use crate::types::{
-    Cause, Counts, Idempotency, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recovered, StoreError,
-    TransitionError,
+    Cause, Counts, NewDecision, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled, Recovered,
+    StoreError, TransitionError,
 };
-
-const IDEMPOTENCY_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
-/// Expired keys that one proposal sweeps away.
-const SWEEP: u32 = 64;
 
 impl Store {
     /// Stores a plan as `pending`, or as `blocked` when its judgement is `deny`.
@@ -61,12 +56,13 @@ impl Store {
     /// When it is not pending, or the store fails.
     pub async fn rejudge(
         &self,
+        project: &Name,
         id: &PlanId,
         judgement: &Judgement,
         cause: Cause,
     ) -> Result<PlanRecord, TransitionError> {
         let judgement = judgement.clone();
-        self.change(id, cause, move |tx, found, cause| {
+        self.change_in(project, id, cause, move |tx, found, cause| {
             guard(&found, found.status == Status::Pending)?;
             let body = EventBody::PlanRejudged {
                 verdict: judgement.verdict,
@@ -82,19 +78,12 @@ impl Store {
     /// Stores the one decision on a pending plan.
     ///
     /// # Errors
-    /// When it is not pending or its digest is another than the one decided on, or the store fails.
-    pub async fn decide(
-        &self,
-        decision: &Decision,
-        reason: Option<String>,
-        judgement: &Judgement,
-        approval_valid_until: Timestamp,
-        cause: Cause,
-    ) -> Result<PlanRecord, TransitionError> {
-        let (decision, judgement) = (decision.clone(), judgement.clone());
-        self.change(&decision.plan.clone(), cause, move |tx, found, cause| {
-            // What was seen is what is decided on, whoever calls.
-            guard(&found, found.digest == decision.digest)?;
+    /// When it is not pending, is due to expire, or its digest is another than the one decided on, or the store fails.
+    pub async fn decide(&self, project: &Name, new: NewDecision) -> Result<PlanRecord, TransitionError> {
+        let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
+        self.change_in(project, &decision.plan.clone(), cause, move |tx, found, cause| {
+            // What was seen is what is decided on, and in time, whoever calls.
+            guard(&found, found.digest == decision.digest && cause.at < found.expires_at)?;
             let to = match decision.decision {
                 DecisionKind::Approve => Status::Approved,
                 DecisionKind::Deny => Status::Denied,
@@ -108,7 +97,11 @@ impl Store {
                 ("approval_valid_until", approval_valid_until.as_millis().into()),
             ];
             let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
-            transition(tx, &found, to, &set, body, cause)
+            let decided = transition(tx, &found, to, &set, body, cause)?;
+            if let Some(key) = &idempotency {
+                remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
+            }
+            Ok(decided)
         })
         .await
     }
@@ -117,9 +110,15 @@ impl Store {
     ///
     /// # Errors
     /// When it is neither, or the store fails.
-    pub async fn block(&self, id: &PlanId, judgement: &Judgement, cause: Cause) -> Result<PlanRecord, TransitionError> {
+    pub async fn block(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        judgement: &Judgement,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
         let judgement = judgement.clone();
-        self.change(id, cause, move |tx, found, cause| {
+        self.change_in(project, id, cause, move |tx, found, cause| {
             let body = blocked_body(&found.digest, &judgement);
             let set = [("judgement", codec::json("judgement", &judgement)?.into())];
             transition(tx, &found, Status::Blocked, &set, body, cause)
@@ -147,8 +146,8 @@ impl Store {
     ///
     /// # Errors
     /// When it is not pending, or the store fails.
-    pub async fn withdraw(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        self.change(id, cause, |tx, found, cause| {
+    pub async fn withdraw(&self, project: &Name, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, |tx, found, cause| {
             transition(tx, &found, Status::Withdrawn, &[], EventBody::PlanWithdrawn, cause)
         })
         .await
@@ -158,8 +157,13 @@ impl Store {
     ///
     /// # Errors
     /// When it is not approved, or the store fails.
-    pub async fn cancel_approved(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        self.change(id, cause, |tx, found, cause| {
+    pub async fn cancel_approved(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, |tx, found, cause| {
             transition(tx, &found, Status::Cancelled, &[], EventBody::PlanCancelled, cause)
         })
         .await
@@ -170,8 +174,7 @@ impl Store {
     /// # Errors
     /// When the old one is not pending, or the store fails.
     pub async fn supersede(&self, old: &PlanId, new: NewPlan) -> Result<PlanRecord, TransitionError> {
-        self.change(old, new.cause.clone(), move |tx, found, cause| {
-            guard(&found, found.plan.project == new.plan.project)?;
+        self.change_in(&new.plan.project.clone(), old, new.cause.clone(), move |tx, found, cause| {
             let by = new.plan.id.clone();
             let set = [("superseded_by", by.as_str().to_owned().into())];
             transition(tx, &found, Status::Superseded, &set, EventBody::PlanSuperseded { by }, cause)?;
@@ -185,9 +188,9 @@ impl Store {
     /// # Errors
     /// When the old one is none of these or was re-opened before, or the store fails.
     pub async fn reopen(&self, old: &PlanId, new: NewPlan) -> Result<PlanRecord, TransitionError> {
-        self.change(old, new.cause.clone(), move |tx, found, cause| {
+        self.change_in(&new.plan.project.clone(), old, new.cause.clone(), move |tx, found, cause| {
             let unopened = !has_successor(tx.conn, &found.plan.id)?;
-            guard(&found, is_reopenable(&found) && unopened && found.plan.project == new.plan.project)?;
+            guard(&found, is_reopenable(&found) && unopened)?;
             Ok(insert(tx, &new, Some(&found.plan.id), cause)?)
         })
         .await
@@ -197,8 +200,14 @@ impl Store {
     ///
     /// # Errors
     /// When it is not running, or the store fails.
-    pub async fn extend(&self, id: &PlanId, timeout: Timeout, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        self.change(id, cause, move |tx, found, cause| {
+    pub async fn extend(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        timeout: Timeout,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, move |tx, found, cause| {
             guard(&found, found.status == Status::Running)?;
             let timeout_s = timeout.seconds();
             step(tx, &found, &[("run_timeout_s", timeout_s.into())], EventBody::PlanExtended { timeout_s }, cause)
@@ -210,8 +219,13 @@ impl Store {
     ///
     /// # Errors
     /// When it is not running, or the store fails.
-    pub async fn request_cancel(&self, id: &PlanId, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        self.change(id, cause, |tx, found, cause| {
+    pub async fn request_cancel(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, |tx, found, cause| {
             guard(&found, found.status == Status::Running)?;
             let run = run_of(&found)?;
             step(tx, &found, &[], EventBody::RunCancelRequested { run }, cause)
@@ -260,7 +274,8 @@ impl Store {
             .await
     }
 
-    /// Stores how a run ended, its output made durable first.
+    /// Stores how a run ended, its output made durable first. A run that was called lost may still be recorded, by whoever
+    /// held its claim: the event says `late`, and both stay.
     ///
     /// # Errors
     /// When there is no such run or it is recorded already, or the store fails.
@@ -347,6 +362,20 @@ impl Store {
         self.inner.readers.read(move |conn| range(conn, &project, &owner, "run_id IS NOT NULL", before, limit)).await
     }
 
+    /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
+    async fn change_in<T, F>(&self, project: &Name, id: &PlanId, cause: Cause, change: F) -> Result<T, TransitionError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>, PlanRecord, &Cause) -> Result<T, TransitionError> + Send + 'static,
+    {
+        let project = project.clone();
+        self.change(id, cause, move |tx, found, cause| {
+            if found.plan.project == project { change(tx, found, cause) } else { Err(TransitionError::NotFound) }
+        })
+        .await
+    }
+
+    /// Changes a plan on the server's own behalf, which serves every project.
     async fn change<T, F>(&self, id: &PlanId, cause: Cause, change: F) -> Result<T, TransitionError>
     where
         T: Send + 'static,
@@ -364,17 +393,20 @@ impl Store {
 }
 
 fn propose(tx: &mut Tx<'_>, new: &NewPlan) -> Result<Proposed, ProposeError> {
-    if let Some(key) = &new.idempotency
-        && let Some(found) = recall(tx, key, new)?
-    {
-        return Ok(Proposed::Repeated(found));
+    let project = &new.plan.project;
+    if let Some(key) = &new.idempotency {
+        match recall(tx.conn, project, key, new.cause.at)? {
+            Some(Recalled::Same(found)) => return Ok(Proposed::Repeated(*found)),
+            Some(Recalled::OtherBody) => return Err(ProposeError::IdempotencyMismatch),
+            None => {}
+        }
     }
     let same = new.dedupe.as_ref().map(|_| equal_pending(tx.conn, new)).transpose()?.flatten();
     let proposed = match same {
         Some(found) => Proposed::Repeated(found),
         None => {
             let waits = new.judgement.verdict != Verdict::Deny;
-            let pending = tx.counted(&new.plan.project, &new.plan.agent, Status::Pending.as_str())?;
+            let pending = tx.counted(project, &new.plan.agent, Status::Pending.as_str())?;
             if waits && pending >= u64::from(new.pending_cap) {
                 return Err(ProposeError::PendingCap { cap: new.pending_cap });
             }
@@ -383,44 +415,9 @@ fn propose(tx: &mut Tx<'_>, new: &NewPlan) -> Result<Proposed, ProposeError> {
     };
     if let Some(key) = &new.idempotency {
         let (Proposed::New(record) | Proposed::Repeated(record)) = &proposed;
-        remember(tx.conn, key, new, &record.plan.id)?;
+        remember(tx.conn, project, key, &record.plan.id, new.cause.at)?;
     }
     Ok(proposed)
-}
-
-fn recall(tx: &Tx<'_>, key: &Idempotency, new: &NewPlan) -> Result<Option<PlanRecord>, ProposeError> {
-    let found = recalled(tx.conn, key, new)?;
-    let Some((body, plan)) = found else { return Ok(None) };
-    if body != key.body_sha256 {
-        return Err(ProposeError::IdempotencyMismatch);
-    }
-    Ok(by_key(tx.conn, "id", &plan)?)
-}
-
-fn recalled(conn: &Connection, key: &Idempotency, new: &NewPlan) -> Result<Option<([u8; 32], String)>, StoreError> {
-    let mut query = conn.prepare_cached(
-        "SELECT body, plan FROM idempotency WHERE project = ?1 AND scope = ?2 AND key = ?3 AND at > ?4",
-    )?;
-    let row = params![new.plan.project.as_str(), key.scope, key.key, oldest_key(new.cause.at)];
-    Ok(query.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
-}
-
-fn remember(conn: &Connection, key: &Idempotency, new: &NewPlan, plan: &PlanId) -> Result<(), StoreError> {
-    let at = new.cause.at;
-    let mut sweep = conn.prepare_cached(
-        "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE at <= ?1 ORDER BY at LIMIT ?2)",
-    )?;
-    sweep.execute(params![oldest_key(at), SWEEP])?;
-    let mut insert = conn.prepare_cached(
-        "INSERT OR REPLACE INTO idempotency (project, scope, key, body, plan, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    let project = new.plan.project.as_str();
-    insert.execute(params![project, key.scope, key.key, key.body_sha256, plan.as_str(), at.as_millis()])?;
-    Ok(())
-}
-
-fn oldest_key(at: Timestamp) -> i64 {
-    at.as_millis().saturating_sub(i64::try_from(IDEMPOTENCY_LASTS.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn equal_pending(conn: &Connection, new: &NewPlan) -> Result<Option<PlanRecord>, StoreError> {
@@ -564,6 +561,7 @@ fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> 
         duration_ms,
         stdout_sha256: stdout.sha256.clone(),
         stderr_sha256: stderr.sha256.clone(),
+        late: found.status == Status::Lost,
     };
     let record = transition(tx, &found, Status::Finished, &set, body, cause)?;
     let inlined = output::inline(tx.conn, record.plan.project.as_str(), &ran.run, streams)?;
@@ -617,7 +615,7 @@ fn has_successor(conn: &Connection, id: &PlanId) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached("SELECT 1 FROM plans WHERE origin = ?1")?.exists([id.as_str()])?)
 }
 
-fn by_key(conn: &Connection, key: &'static str, value: &str) -> Result<Option<PlanRecord>, StoreError> {
+pub(crate) fn by_key(conn: &Connection, key: &'static str, value: &str) -> Result<Option<PlanRecord>, StoreError> {
     let columns = codec::PLAN_COLUMNS;
     let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE {key} = ?1"))?;
     let mut rows = query.query([value])?;

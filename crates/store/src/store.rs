@@ -10,6 +10,7 @@ use crate::output::Spools;
 use crate::sqlite::reader::Readers;
 use crate::sqlite::schema;
 use crate::sqlite::writer::Writer;
+use crate::sweep::sweep;
 use crate::types::{OpenError, StoreConfig};
 
 /// The one store of a server. Cloning shares it.
@@ -41,7 +42,8 @@ impl Store {
         let lock = lock(&config.runtime)?;
         let database = config.runtime.join("provara.db");
         let conn = schema::open_writer(&database)?;
-        let spools = Arc::new(Spools::new(output, config.output_keep));
+        let spools = Arc::new(Spools::new(output.clone(), config.output_keep));
+        sweep(&conn, &spools, &output)?;
         let memory = Arc::new(Memory::load(&conn, Arc::clone(&spools))?);
         let readers = Readers::open(&database, "store-reader", 2)?;
         let files = Readers::open(&database, "store-output", 1)?;
@@ -49,7 +51,7 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
     }
 
-    /// Commits what was asked and ends; every later call is refused as closed.
+    /// Commits what was asked and ends; every later call is refused as closed. The folder is free once every clone is gone.
     pub async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         let (done, closed) = tokio::sync::oneshot::channel();
@@ -57,6 +59,8 @@ impl Store {
             inner.writer.close();
             inner.readers.close();
             inner.files.close();
+            // Before the answer: whoever then drops the last clone may open the folder again at once.
+            drop(inner);
             let _ = done.send(());
         });
         if let Err(error) = thread {

@@ -46,16 +46,17 @@ impl Store {
             .await
     }
 
-    /// Revokes a token; one that is revoked stays as it is.
+    /// Revokes a token of a project; one that is revoked stays as it is.
     ///
     /// # Errors
     /// When there is none, or the store fails.
-    pub async fn revoke_token(&self, id: &TokenId, cause: Cause) -> Result<TokenRecord, TokenError> {
-        let id = id.clone();
+    pub async fn revoke_token(&self, project: &Name, id: &TokenId, cause: Cause) -> Result<TokenRecord, TokenError> {
+        let (project, id) = (project.clone(), id.clone());
         self.inner
             .writer
             .write(move |tx| {
-                let (mut record, _) = find(tx, &id)?.ok_or(TokenError::NotFound)?;
+                let found = find(tx, &id)?.filter(|(record, _)| record.project == project);
+                let (mut record, _) = found.ok_or(TokenError::NotFound)?;
                 if record.revoked_at.is_some() {
                     return Ok(record);
                 }

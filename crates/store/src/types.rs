@@ -1,5 +1,6 @@
 //! What goes into the store and comes out of it.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,18 +51,27 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+/// What lies below a failure, for the log. Which database or file system it came from is nobody's business above.
+pub type Below = Arc<dyn Error + Send + Sync>;
+
 /// Why the store could not answer. Cloned to everyone whose change stood in a commit that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else holds the database.
-    #[error("database is busy")]
-    Busy(#[source] Arc<rusqlite::Error>),
+    /// Somebody else holds the database. Trying again may help.
+    #[error("database is busy: another program holds it")]
+    Busy(#[source] Below),
+    /// Nothing more can be written. Trying again helps once there is room.
+    #[error("disk is full; free some space below the runtime folder")]
+    Full(#[source] Below),
+    /// The database is not what was written.
+    #[error("database is damaged; stop the server and restore the runtime folder from a copy")]
+    Damaged(#[source] Below),
     /// A file could not be read or written.
     #[error("file could not be read or written")]
-    Io(#[source] Arc<std::io::Error>),
+    Io(#[source] Below),
     /// The database refused.
     #[error("database refused")]
-    Sqlite(#[source] Arc<rusqlite::Error>),
+    Database(#[source] Below),
     /// A stored value is not what this version writes.
     #[error("stored {what} cannot be read")]
     Corrupt {
@@ -81,20 +91,25 @@ pub enum StoreError {
     Closed,
 }
 
+#[doc(hidden)] // For this crate's own `?`: nothing above it knows the type.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                Self::Busy(Arc::new(error))
-            }
-            _ => Self::Sqlite(Arc::new(error)),
-        }
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
+        let kind = match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked) => Self::Busy,
+            Some(DiskFull) => Self::Full,
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged,
+            _ => Self::Database,
+        };
+        kind(Arc::new(error))
     }
 }
 
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
-        Self::Io(Arc::new(error))
+        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let kind = if full { Self::Full } else { Self::Io };
+        kind(Arc::new(error))
     }
 }
 
@@ -145,6 +160,32 @@ pub struct Idempotency {
     pub key: String,
     /// Digest of the request's body.
     pub body_sha256: [u8; 32],
+}
+
+/// What the store knows of an idempotency key.
+#[derive(Debug, Clone)]
+pub enum Recalled {
+    /// It came with this body before, and this is its plan as it stands.
+    Same(Box<PlanRecord>),
+    /// It came with another body before.
+    OtherBody,
+}
+
+/// The one decision on a plan, to be stored.
+#[derive(Debug, Clone)]
+pub struct NewDecision {
+    /// The decision. Its digest MUST be that of what the approver saw.
+    pub decision: Decision,
+    /// The approver's words for the agent.
+    pub reason: Option<String>,
+    /// What policy says now.
+    pub judgement: Judgement,
+    /// Until when an approved plan may be claimed.
+    pub approval_valid_until: Timestamp,
+    /// The request's idempotency key: kept if this decision is the one, so that its repetition can be told from another's.
+    pub idempotency: Option<Idempotency>,
+    /// Who decides, and when.
+    pub cause: Cause,
 }
 
 /// What became of a proposal.

@@ -1,133 +1,85 @@
-//! Random histories: whatever is tried in whatever order, a plan only ever takes a step of the lifecycle's table, and each
-//! step is exactly one entry of its history.
-
-use std::time::Duration;
+//! Random histories: whatever is tried in whatever order, a plan only ever takes a step of the lifecycle's table, each step
+//! is exactly one entry of its history, and everything that is counted, linked or hashed agrees afterwards.
 
 use proptest::prelude::*;
-use provara_domain::*;
-use provara_store::*;
+use proptest::test_runner::{Config, TestRunner};
 
-use super::{at, cause, decision, judgement, new_plan, open, root_matches_the_leaves};
+use super::decisions::Step;
+use super::*;
 
-/// What somebody may try on a plan at any time.
 #[derive(Debug, Clone, Copy)]
 enum Try {
-    Approve,
-    Deny,
-    Block,
-    Rejudge,
-    ExpirePending,
-    ExpireApproved,
-    Withdraw,
-    CancelApproved,
-    Supersede,
-    Reopen,
-    Claim,
-    Record,
-    Lose,
-    RequestCancel,
-    Extend,
+    Step { plan: usize, step: usize },
+    Propose { denied: bool },
     Recover,
+    OpenAgain,
 }
 
-const TRIES: [Try; 16] = [
-    Try::Approve,
-    Try::Deny,
-    Try::Block,
-    Try::Rejudge,
-    Try::ExpirePending,
-    Try::ExpireApproved,
-    Try::Withdraw,
-    Try::CancelApproved,
-    Try::Supersede,
-    Try::Reopen,
-    Try::Claim,
-    Try::Record,
-    Try::Lose,
-    Try::RequestCancel,
-    Try::Extend,
-    Try::Recover,
-];
-
-async fn attempt(store: &Store, new: &NewPlan, what: Try, nth: u64) -> bool {
-    let id = &new.plan.id;
-    let now = |seconds| cause((u128::from(nth) << 32) + 1, seconds);
-    let run = RunId::new(at(0), 1);
-    match what {
-        Try::Approve => {
-            let yes = decision(new, DecisionKind::Approve);
-            store.decide(&yes, None, &judgement(), at(600), now(1)).await.is_ok()
-        }
-        Try::Deny => {
-            store.decide(&decision(new, DecisionKind::Deny), None, &judgement(), at(600), now(1)).await.is_ok()
-        }
-        Try::Block => store.block(id, &judgement(), now(1)).await.is_ok(),
-        Try::Rejudge => store.rejudge(id, &judgement(), now(1)).await.is_ok(),
-        Try::ExpirePending => store.expire(id, now(2000)).await.is_ok(),
-        Try::ExpireApproved => store.expire(id, now(700)).await.is_ok(),
-        Try::Withdraw => store.withdraw(id, now(1)).await.is_ok(),
-        Try::CancelApproved => store.cancel_approved(id, now(1)).await.is_ok(),
-        Try::Supersede => store.supersede(id, NewPlan { cause: now(1), ..new_plan(1000 + nth) }).await.is_ok(),
-        Try::Reopen => store.reopen(id, NewPlan { cause: now(1), ..new_plan(1000 + nth) }).await.is_ok(),
-        Try::Claim => store.claim(&Name::local_target(), id, run, now(2)).await.is_ok(),
-        Try::Record => {
-            let ran = Ran {
-                run,
-                outcome: Outcome::Exited { code: 0 },
-                enforced: Enforced { profile: "workspace".into(), mechanisms: vec![] },
-                started_at: at(2),
-                duration: Duration::from_secs(1),
-                stdout_bytes: 0,
-                stderr_bytes: 0,
-            };
-            store.record(ran, now(3)).await.is_ok()
-        }
-        Try::Lose => store.lose(id, now(3)).await.is_ok(),
-        Try::RequestCancel => store.request_cancel(id, now(3)).await.is_ok(),
-        Try::Extend => store.extend(id, Timeout::from_seconds(900).unwrap(), now(3)).await.is_ok(),
-        Try::Recover => store.recover(now(3)).await.is_ok(),
-    }
+fn tries() -> impl Strategy<Value = Vec<Try>> {
+    let one = prop_oneof![
+        20 => (0..3_usize, 0..Step::ALL.len()).prop_map(|(plan, step)| Try::Step { plan, step }),
+        2 => any::<bool>().prop_map(|denied| Try::Propose { denied }),
+        1 => Just(Try::Recover),
+        1 => Just(Try::OpenAgain),
+    ];
+    prop::collection::vec(one, 1..40)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn never_leave_the_table(picks in prop::collection::vec(0..TRIES.len(), 1..25)) {
+pub(crate) async fn never_leave_the_table(_: Place) {
+    // A runtime of its own, since proptest's cases are plain functions.
+    let checked = tokio::task::spawn_blocking(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let folder = tempfile::tempdir().unwrap();
-            let store = open(folder.path());
-            let new = new_plan(1);
-            store.propose(new.clone()).await.unwrap();
-            let project = Name::default_project();
-            let look = || store.plan(&project, Owner::Everyone, &new.plan.id);
-            let mut runs = 0;
-            for (nth, pick) in (1..).zip(picks) {
-                let what = *TRIES.get(pick).unwrap();
-                let before = look().await.unwrap().unwrap();
-                let head = store.head();
-                let worked = attempt(&store, &new, what, nth).await;
-                let after = look().await.unwrap().unwrap();
-                let (from, to) = (before.status, after.status);
-                assert!(from == to || from.may_become(to), "{what:?} led from {from} to {to}");
-                let steps = after.revision - before.revision;
-                if from != to {
-                    assert_eq!(steps, 1, "{what:?} is not one entry of the history");
-                }
-                if !worked {
-                    assert_eq!((&after, store.head()), (&before, head), "{what:?} failed and left something behind");
-                }
-                runs += u32::from(to == Status::Running && from != to);
-                assert!(runs <= 1, "the plan ran twice");
-                assert_eq!(after.run.is_some(), runs == 1);
-            }
-            let positions = store.positions_of(&new.plan.id).await.unwrap();
-            let revision = look().await.unwrap().unwrap().revision;
-            assert_eq!(u64::try_from(positions.len()).unwrap(), revision, "the history has a hole");
-            root_matches_the_leaves(&store).await;
-            let pending = store.plans(&project, Owner::Everyone, PlanFilter { statuses: vec![Status::Pending], before: None, limit: 100 });
-            assert_eq!(u64::try_from(pending.await.unwrap().len()).unwrap(), store.counts(&project).pending, "a count drifted");
-        });
+        let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config).run(&tries(), |tries| {
+            runtime.block_on(history(tries));
+            Ok(())
+        })
+    });
+    checked.await.unwrap().unwrap();
+}
+
+async fn history(tries: Vec<Try>) {
+    let place = Place::sqlite();
+    let mut store = place.open();
+    let plans = [new_plan(1), new_plan_of("other", 2), new_plan(3)];
+    for new in &plans {
+        store.propose(new.clone()).await.unwrap();
     }
+    for (nth, what) in (1..).zip(tries) {
+        match what {
+            Try::Step { plan, step } => {
+                let new = plans.get(plan).unwrap();
+                step_once(&store, new, u64::try_from(plan).unwrap(), *Step::ALL.get(step).unwrap(), nth).await;
+            }
+            Try::Propose { denied } => {
+                let verdict = if denied { Verdict::Deny } else { Verdict::Ask };
+                store.propose(NewPlan { judgement: judged(verdict), ..new_plan(5000 + nth) }).await.unwrap();
+            }
+            Try::Recover => drop(store.recover(cause(3)).await.unwrap()),
+            Try::OpenAgain => {
+                let before = sound(&store).await;
+                drop(store);
+                store = place.open();
+                assert_eq!(sound(&store).await, before, "opened again it is another");
+            }
+        }
+    }
+    let before = sound(&store).await;
+    drop(store);
+    assert_eq!(sound(&place.open()).await, before, "opened again it is another");
+}
+
+async fn step_once(store: &Store, new: &NewPlan, plan: u64, step: Step, nth: u64) {
+    let (before, head) = (look(store, &new.plan.id).await, store.head());
+    let taken = step.take(store, new, &run_of(plan), 1000 + nth).await;
+    let after = look(store, &new.plan.id).await;
+    let (from, to) = (before.status, after.status);
+    assert!(from == to || from.may_become(to), "{step:?} led from {from} to {to}");
+    if from != to {
+        assert_eq!(after.revision, before.revision + 1, "{step:?} is not one entry of the history");
+    }
+    if taken.is_err() {
+        assert_eq!((&after, store.head()), (&before, head), "{step:?} failed and left something behind");
+    }
+    assert!(before.run.is_none() || after.run.unwrap().id == before.run.unwrap().id, "{step:?}: the plan ran twice");
 }

@@ -1,33 +1,159 @@
-//! The store's contract, on real files.
+//! The store's contract. The cases below know [`Store`] and nothing behind it: every backend has to pass all of them.
+//! What only one backend can suffer is in `damage` and `kill`.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail loudly and say what they skip"
+)]
 
+mod damage;
+mod decisions;
 mod histories;
+mod kill;
+mod lists;
+mod log;
+mod proposals;
+mod recovery;
+mod runs;
+mod tokens;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use provara_audit::{canonical, merkle};
 use provara_domain::*;
 use provara_store::*;
 
+/// Runs each case in a place of its own.
+macro_rules! contract {
+    ($backend:ident: $($topic:ident { $($case:ident,)+ })+) => {
+        mod $backend {
+            $(mod $topic {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    crate::$topic::$case(crate::Place::$backend()).await;
+                })+
+            })+
+        }
+    };
+}
+
+contract! { sqlite:
+    proposals {
+        a_repeated_key_answers_with_the_first_plan_and_another_body_is_refused,
+        a_key_belongs_to_its_scope_and_project,
+        a_key_lasts_24_hours,
+        a_refused_proposal_leaves_no_key,
+        of_32_proposals_with_one_key_one_is_stored,
+        an_equal_pending_plan_answers_only_when_asked_and_only_its_own_agent,
+        no_race_gets_an_agent_past_its_cap,
+        a_denied_plan_is_blocked_and_takes_no_place_in_the_queue,
+        every_field_of_a_plan_comes_back,
+    }
+    lists {
+        a_list_is_newest_first_and_of_the_statuses_asked_for,
+        pages_show_nothing_twice_and_miss_nothing_while_plans_come_and_go,
+        an_agent_sees_its_own_and_another_projects_plans_do_not_exist,
+    }
+    decisions {
+        of_sixteen_decisions_one_wins,
+        every_step_from_every_status_is_in_the_table_or_changes_nothing,
+        what_a_plan_became_too_late_or_unseen_is_not_decided,
+        a_key_is_kept_by_the_decision_that_it_made,
+        an_edit_and_a_reopening_are_linked_and_happen_once,
+    }
+    runs {
+        of_sixteen_claims_one_wins,
+        a_claim_needs_its_target_and_a_valid_approval,
+        a_run_is_recorded_once,
+        a_lost_run_can_still_be_told_of_and_the_log_says_late,
+        a_run_keeps_the_ends_of_its_output,
+        whoever_follows_an_output_is_woken_by_bytes_and_by_its_end,
+    }
+    log {
+        every_entry_is_followed_proved_and_in_its_plans_order,
+        a_checkpoint_is_kept_and_what_the_log_has_not_is_refused,
+    }
+    tokens {
+        a_token_counts_from_its_commit_to_its_revocation,
+        a_configured_token_follows_its_configuration_and_stays_revoked,
+        a_secret_has_one_holder,
+        workspaces_are_added_and_removed_once,
+    }
+    recovery {
+        what_was_acknowledged_is_there_after_a_drop_and_a_second_server_is_refused,
+        a_crash_makes_running_plans_lost_and_keeps_their_output,
+        whoever_asks_a_closed_store_is_told_so,
+        outputs_that_a_crash_left_behind_are_removed_and_no_others,
+    }
+    histories {
+        never_leave_the_table,
+    }
+}
+
+/// Where one store lives. Opened again, it is the same store.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn try_open(&self) -> Result<Store, OpenError> {
+        Store::open(StoreConfig { runtime: self.folder.path().to_owned(), output_keep: 20 })
+    }
+
+    fn open(&self) -> Store {
+        self.try_open().unwrap()
+    }
+}
+
+fn project() -> Name {
+    Name::default_project()
+}
+
+fn name(raw: &str) -> Name {
+    Name::parse(raw).unwrap()
+}
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(1_795_479_747_000 + seconds * 1000)
 }
 
-fn cause(entropy: u128, seconds: i64) -> Cause {
-    Cause { actor: Actor::System, at: at(seconds), entropy: Entropy(entropy) }
+fn cause(seconds: i64) -> Cause {
+    static DRAWN: AtomicU64 = AtomicU64::new(1);
+    let entropy = Entropy(u128::from(DRAWN.fetch_add(1, Ordering::Relaxed)));
+    Cause { actor: Actor::System, at: at(seconds), entropy }
+}
+
+fn policy() -> PolicyVersion {
+    PolicyVersion { version: "1".into(), digest: canonical::sha256(b"policy") }
 }
 
 fn judgement() -> Judgement {
-    Judgement::of(Vec::new(), PolicyVersion { version: "1".into(), digest: canonical::sha256(b"policy") })
+    Judgement::of(Vec::new(), policy())
+}
+
+fn judged(verdict: Verdict) -> Judgement {
+    let (rule, category, text) = ("a-rule".into(), "a-category".into(), "why".into());
+    Judgement::of(vec![Reason { rule, category, verdict, severity: Severity::High, text, span: None }], policy())
 }
 
 fn new_plan(n: u64) -> NewPlan {
-    let plan = Plan {
+    new_plan_of("agent", n)
+}
+
+fn new_plan_of(agent: &str, n: u64) -> NewPlan {
+    planned(Plan {
         kind: PlanKind::Command,
         id: PlanId::new(at(0), n),
-        project: Name::default_project(),
-        agent: Name::parse("agent").unwrap(),
+        project: project(),
+        agent: name(agent),
         command: CommandText::parse(format!("echo {n}")).unwrap(),
         shell: Shell::Bash,
         cwd: WorkingDir::parse("/srv".into()).unwrap(),
@@ -38,153 +164,143 @@ fn new_plan(n: u64) -> NewPlan {
         target: Name::local_target(),
         profile: ProfileName::workspace(),
         nonce: Nonce::new(u128::from(n)),
-    };
-    let digest = canonical::plan_digest(&plan);
+    })
+}
+
+fn planned(plan: Plan) -> NewPlan {
     NewPlan {
+        digest: canonical::plan_digest(&plan),
         plan,
-        digest,
         dedupe: None,
         note: None,
         judgement: judgement(),
         expires_at: at(1000),
         pending_cap: 1000,
         idempotency: None,
-        cause: cause(u128::from(n) << 64, 0),
+        cause: cause(0),
     }
 }
 
-fn decision(new: &NewPlan, kind: DecisionKind) -> Decision {
-    Decision {
+/// A decision taken `seconds` after the start.
+fn decision(new: &NewPlan, kind: DecisionKind, seconds: i64) -> NewDecision {
+    let decision = Decision {
         plan: new.plan.id.clone(),
         digest: new.digest.clone(),
         binding: None,
         decision: kind,
         profile: ProfileName::workspace(),
         limits: Limits { timeout_s: 30 },
-        approver: Name::parse("ann").unwrap(),
+        approver: name("ann"),
         method: DecisionMethod::Token,
         nonce: Nonce::new(7),
-        ts: at(1),
+        ts: at(seconds),
+    };
+    NewDecision {
+        decision,
+        reason: None,
+        judgement: judgement(),
+        approval_valid_until: at(600),
+        idempotency: None,
+        cause: cause(seconds),
     }
 }
 
-fn open(folder: &std::path::Path) -> Store {
-    Store::open(StoreConfig { runtime: folder.to_owned(), output_keep: 20 }).unwrap()
+fn run_of(n: u64) -> RunId {
+    RunId::new(at(2), n)
 }
 
-async fn root_matches_the_leaves(store: &Store) {
-    let entries = store.entries(&Name::default_project(), Owner::Everyone, 0, 100_000).await.unwrap();
-    let mut tree = merkle::Frontier::default();
-    for (position, entry) in (0..).zip(&entries) {
-        assert_eq!(entry.position, position);
-        tree.push(merkle::leaf_hash(&entry.leaf));
-    }
-    assert_eq!(store.head(), tree.size());
-    assert_eq!(store.root(store.head()).await.unwrap(), tree.root());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_sixteen_decisions_one_wins() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    for round in 1..=30 {
-        let new = new_plan(round);
-        store.propose(new.clone()).await.unwrap();
-        let deciders: Vec<_> = (0..16_u64)
-            .map(|n| {
-                let kind = if n % 2 == 0 { DecisionKind::Approve } else { DecisionKind::Deny };
-                let (store, decision) = (store.clone(), decision(&new, kind));
-                let cause = cause(u128::from(round * 100 + n), 1);
-                tokio::spawn(async move { store.decide(&decision, None, &judgement(), at(600), cause).await })
-            })
-            .collect();
-        let mut won = 0;
-        for decider in deciders {
-            match decider.await.unwrap() {
-                Ok(_) => won += 1,
-                Err(TransitionError::Conflict { record, .. }) => assert!(record.decision.is_some()),
-                Err(error) => panic!("{error:?}"),
-            }
-        }
-        assert_eq!(won, 1);
-        assert_eq!(store.positions_of(&new.plan.id).await.unwrap().len(), 2);
-    }
-    assert_eq!(store.counts(&Name::default_project()).pending, 0);
-    root_matches_the_leaves(&store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_is_there_after_a_drop_and_a_second_server_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    let proposals: Vec<_> = (1..=64)
-        .map(|n| {
-            let store = store.clone();
-            tokio::spawn(async move { store.propose(new_plan(n)).await.unwrap() })
-        })
-        .collect();
-    for proposal in proposals {
-        proposal.await.unwrap();
-    }
-    let second = Store::open(StoreConfig { runtime: folder.path().to_owned(), output_keep: 20 });
-    assert!(matches!(second, Err(OpenError::InUse { .. })));
-    drop(store);
-    let store = open(folder.path());
-    assert_eq!(store.head(), 64);
-    assert_eq!(store.counts(&Name::default_project()).pending, 64);
-    root_matches_the_leaves(&store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_keeps_the_ends_of_its_output_and_a_crash_makes_it_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    let local = Name::local_target();
-    let mut runs = Vec::new();
-    for n in [1_u64, 2] {
-        let new = new_plan(n);
-        store.propose(new.clone()).await.unwrap();
-        let yes = decision(&new, DecisionKind::Approve);
-        store.decide(&yes, None, &judgement(), at(600), cause(u128::from(n * 10), 1)).await.unwrap();
-        let run = RunId::new(at(2), n);
-        let late = store.claim(&local, &new.plan.id, run.clone(), cause(90 + u128::from(n), 600)).await;
-        assert!(matches!(late, Err(TransitionError::Conflict { found: Status::Approved, .. })));
-        let claim = store.claim(&local, &new.plan.id, run.clone(), cause(u128::from(n * 10 + 1), 2)).await.unwrap();
-        assert_eq!(claim.run(), &run);
-        let mut output = store.output_writer(&run).unwrap();
-        output.append(Stream::Stdout, b"0123456789abcdefghij").unwrap();
-        output.append(Stream::Stdout, b"KLMNO").unwrap();
-        runs.push((new, run));
-    }
-    let (first, run) = runs.remove(0);
-    let ran = Ran {
-        run: run.clone(),
+fn ran(run: RunId, stdout_bytes: u64) -> Ran {
+    Ran {
+        run,
         outcome: Outcome::Exited { code: 0 },
         enforced: Enforced { profile: "workspace".into(), mechanisms: Vec::new() },
         started_at: at(2),
-        duration: std::time::Duration::from_millis(5),
-        stdout_bytes: 25,
+        duration: Duration::from_millis(5),
+        stdout_bytes,
         stderr_bytes: 0,
-    };
-    for _ in ["live", "recorded"] {
-        let head = store.read_output(&run, Stream::Stdout, 4, 100).await.unwrap();
-        assert_eq!((head.offset, &head.bytes[..], head.gap, head.total), (4, &b"456789"[..], false, 25));
-        let tail = store.read_output(&run, Stream::Stdout, 10, 100).await.unwrap();
-        assert_eq!((tail.offset, &tail.bytes[..], tail.gap), (15, &b"fghijKLMNO"[..], true));
-        if !head.ended {
-            let again = Ran { run: run.clone(), outcome: ran.outcome.clone(), enforced: ran.enforced.clone(), ..ran };
-            let done = store.record(again, cause(12, 3)).await.unwrap();
-            assert_eq!((done.status, done.revision), (Status::Finished, 4));
+    }
+}
+
+async fn approved(store: &Store, n: u64) -> NewPlan {
+    let new = new_plan(n);
+    store.propose(new.clone()).await.unwrap();
+    store.decide(&project(), decision(&new, DecisionKind::Approve, 1)).await.unwrap();
+    new
+}
+
+async fn running(store: &Store, n: u64) -> NewPlan {
+    let new = approved(store, n).await;
+    let _ = store.claim(&Name::local_target(), &new.plan.id, run_of(n), cause(2)).await.unwrap();
+    new
+}
+
+async fn look(store: &Store, id: &PlanId) -> PlanRecord {
+    store.plan(&project(), Owner::Everyone, id).await.unwrap().unwrap()
+}
+
+/// Everything that can be read, to be compared with what is read later.
+#[derive(Debug, PartialEq)]
+struct Snapshot {
+    plans: Vec<PlanRecord>,
+    entries: Vec<LogEntry>,
+    root: merkle::Hash,
+    counts: Counts,
+    tokens: Vec<TokenRecord>,
+    workspaces: Vec<String>,
+    checkpoint: Option<(u64, String)>,
+}
+
+async fn all_plans(store: &Store) -> Vec<PlanRecord> {
+    let filter = PlanFilter { statuses: Vec::new(), before: None, limit: 1_000_000 };
+    store.plans(&project(), Owner::Everyone, filter).await.unwrap()
+}
+
+/// Returns what the store holds, having compared its parts with each other: the counts with the plans, the history of each
+/// plan with its revision, and the tree with the leaves.
+async fn sound(store: &Store) -> Snapshot {
+    let plans = all_plans(store).await;
+    let entries = store.entries(&project(), Owner::Everyone, 0, 1_000_000).await.unwrap();
+    let root = root_of(&entries);
+    assert_eq!(store.head(), u64::try_from(entries.len()).unwrap());
+    assert_eq!(store.root(store.head()).await.unwrap(), root, "the tree is not that of the leaves");
+    let of = |status| u64::try_from(plans.iter().filter(|plan| plan.status == status).count()).unwrap();
+    let runs = u64::try_from(plans.iter().filter(|plan| plan.run.is_some()).count()).unwrap();
+    let counts = store.counts(&project());
+    let counted =
+        Counts { pending: of(Status::Pending), denied: of(Status::Denied), blocked: of(Status::Blocked), runs };
+    assert_eq!(counts, counted, "a count drifted");
+    let mut histories: BTreeMap<PlanId, Vec<u64>> = BTreeMap::new();
+    for entry in &entries {
+        let leaf: serde_json::Value = serde_json::from_slice(&entry.leaf).unwrap();
+        if let Some(plan) = &entry.plan {
+            let history = histories.entry(plan.clone()).or_default();
+            history.push(entry.position);
+            let revision = leaf.get("plan_rev").and_then(serde_json::Value::as_u64);
+            assert_eq!(revision, u64::try_from(history.len()).ok(), "a plan's entries are out of order");
         }
     }
-    drop(store);
-    let store = open(folder.path());
-    let (second, run) = runs.remove(0);
-    let lost = store.recover(cause(99, 9)).await.unwrap().lost;
-    assert_eq!(lost, [second.plan.id]);
-    let kept = store.read_output(&run, Stream::Stdout, 20, 3).await.unwrap();
-    assert_eq!((&kept.bytes[..], kept.ended), (&b"KLM"[..], true));
-    let listed = store.runs(&first.plan.project, Owner::Everyone, None, 10).await.unwrap();
-    assert_eq!(listed.iter().map(|it| it.status).collect::<Vec<_>>(), [Status::Lost, Status::Finished]);
-    root_matches_the_leaves(&store).await;
+    assert_eq!(histories.len(), plans.len());
+    for plan in &plans {
+        let history = histories.get(&plan.plan.id).unwrap();
+        assert_eq!(u64::try_from(history.len()).unwrap(), plan.revision, "a history has a hole");
+        assert_eq!(*history, store.positions_of(&project(), &plan.plan.id).await.unwrap());
+    }
+    Snapshot {
+        plans,
+        entries,
+        root,
+        counts,
+        tokens: store.tokens(&project()).await.unwrap(),
+        workspaces: store.workspaces(&project()),
+        checkpoint: store.latest_checkpoint().await.unwrap(),
+    }
+}
+
+fn root_of(entries: &[LogEntry]) -> merkle::Hash {
+    let mut tree = merkle::Frontier::default();
+    for (position, entry) in (0..).zip(entries) {
+        assert_eq!(entry.position, position, "the log has a hole");
+        tree.push(merkle::leaf_hash(&entry.leaf));
+    }
+    tree.root()
 }

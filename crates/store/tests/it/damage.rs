@@ -1,0 +1,197 @@
+//! What happens to files: cut, overwritten, read-only, held by another program, or no room left for them. Each is a clear
+//! error and no panic, and where the cause goes away, so does the error.
+
+use std::error::Error as _;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+
+fn database(place: &Place) -> std::path::PathBuf {
+    place.folder.path().join("provara.db")
+}
+
+/// Fills a place, and leaves everything in the one database file.
+fn filled(plans: u64) -> Place {
+    let place = Place::sqlite();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = place.open();
+        for n in 1..=plans {
+            store.propose(new_plan(n)).await.unwrap();
+        }
+        store.close().await;
+    });
+    place
+}
+
+#[test]
+fn a_cut_or_overwritten_database_is_called_damaged() {
+    let place = filled(200);
+    let whole = fs::read(database(&place)).unwrap();
+    let half = whole.len() / 2 / 4096 * 4096;
+    let mut header = whole.clone();
+    header.splice(..64, [b'x'; 64]);
+    let mut pages = whole.clone();
+    pages.splice(4096.., vec![0xff; whole.len() - 4096]);
+    let harms: [(&str, &[u8]); 4] = [
+        ("cut in half", whole.get(..half).unwrap()),
+        ("cut within its first page", whole.get(..700).unwrap()),
+        ("its header overwritten", &header),
+        ("its pages overwritten", &pages),
+    ];
+    for (what, bytes) in harms {
+        fs::write(database(&place), bytes).unwrap();
+        match place.try_open() {
+            Err(OpenError::Store(error @ StoreError::Damaged(_))) => {
+                assert!(error.to_string().contains("restore"), "{error}");
+                assert!(error.source().is_some(), "the log would not say what is damaged");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+        // A failed opening holds nothing: the copy that is put back opens.
+        fs::write(database(&place), &whole).unwrap();
+        assert_eq!(place.open().head(), 200, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_within_an_open_database_is_an_error_for_whoever_meets_it() {
+    let place = tokio::task::spawn_blocking(|| filled(400)).await.unwrap();
+    let store = place.open();
+    let file = OpenOptions::new().write(true).open(database(&place)).unwrap();
+    let pages = file.metadata().unwrap().len() / 4096;
+    for page in 1..pages {
+        file.write_all_at(&[0xff; 4096], page * 4096).unwrap();
+    }
+    let read = store.plans(&project(), Owner::Everyone, PlanFilter { limit: 400, ..PlanFilter::default() }).await;
+    assert!(matches!(read, Err(StoreError::Damaged(_))), "{read:?}");
+    let written = store.propose(new_plan(500)).await;
+    assert!(matches!(written, Err(ProposeError::Store(StoreError::Damaged(_)))), "{written:?}");
+    store.close().await;
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_alone() {
+    let place = filled(1);
+    let conn = rusqlite::Connection::open(database(&place)).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    drop(conn);
+    let bytes = fs::read(database(&place)).unwrap();
+    assert!(matches!(place.try_open(), Err(OpenError::TooNew { found: 99, .. })));
+    assert_eq!(fs::read(database(&place)).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_another_program_holds_the_database_writing_is_busy_and_reading_goes_on() {
+    let place = Place::sqlite();
+    let store = place.open();
+    store.propose(new_plan(1)).await.unwrap();
+    let other = rusqlite::Connection::open(database(&place)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.propose(new_plan(2)).await;
+    assert!(matches!(refused, Err(ProposeError::Store(StoreError::Busy(_)))), "{refused:?}");
+    assert_eq!(all_plans(&store).await.len(), 1);
+    other.execute_batch("ROLLBACK").unwrap();
+    store.propose(new_plan(2)).await.unwrap();
+    assert_eq!(sound(&store).await.plans.len(), 2);
+}
+
+/// Returns whether this thread, and every one that it starts from now on, sees a small file system of its own at `on`. It
+/// goes with the threads.
+fn small_disk(on: &Path) -> bool {
+    let alone = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::empty(), Some("size=2m"))
+    });
+    if let Err(error) = alone {
+        assert!(std::env::var_os("CI").is_none(), "no disk of our own ({error}), and in CI nothing is skipped");
+        eprintln!("SKIPPED: only root can mount a small disk ({error}), so a full one was not tried");
+    }
+    alone.is_ok()
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
+    let place = Place::sqlite();
+    if !small_disk(place.folder.path()) {
+        return;
+    }
+    // Only now, so that its threads and the store's see the small disk.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let kept = StoreConfig { runtime: place.folder.path().to_owned(), output_keep: 1 << 20 };
+        let store = Store::open(kept).unwrap();
+        let _ = running(&store, 1_000_000).await;
+        let mut output = store.output_writer(&run_of(1_000_000)).unwrap();
+        let ballast = place.folder.path().join("ballast");
+        let mut acknowledged = 1;
+        for round in 0..3 {
+            let room = nix::sys::statvfs::statvfs(place.folder.path()).unwrap();
+            let free = usize::try_from(room.blocks_available() * room.fragment_size()).unwrap();
+            fs::write(&ballast, vec![0; free.saturating_sub(64 * 1024)]).unwrap();
+            let mut refused = None;
+            for n in 0..2000 {
+                match store.propose(new_plan(round * 10_000 + n)).await {
+                    Ok(_) => acknowledged += 1,
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                }
+            }
+            let refused = refused.unwrap();
+            assert!(matches!(&refused, ProposeError::Store(StoreError::Full(_))), "{refused:?}");
+            // Many at once, in common commits: every one is refused, none hangs, none is half there.
+            let many: Vec<_> = (5000..5032)
+                .map(|n| {
+                    let (store, mut new) = (store.clone(), new_plan(round * 10_000 + n));
+                    new.plan.stdin = Some(vec![0; 64 * 1024]);
+                    tokio::spawn(async move { store.propose(new).await.is_ok() })
+                })
+                .collect();
+            for one in many {
+                assert!(!one.await.unwrap(), "acknowledged without room");
+            }
+            assert_eq!(all_plans(&store).await.len(), acknowledged, "reading needs no room");
+            let cut = output.append(Stream::Stdout, &[b'x'; 200_000]).unwrap_err();
+            assert_eq!(cut.kind(), std::io::ErrorKind::StorageFull);
+            fs::remove_file(&ballast).unwrap();
+            store.propose(new_plan(round * 10_000 + 9000)).await.unwrap();
+            acknowledged += 1;
+            output.append(Stream::Stdout, b"goes on;").unwrap();
+        }
+        store.record(ran(run_of(1_000_000), 24), cause(3)).await.unwrap();
+        let page = store.read_output(&run_of(1_000_000), Stream::Stdout, 0, 1 << 20).await.unwrap();
+        assert_eq!(&page.bytes[..], b"goes on;goes on;goes on;", "what found no room is not in between");
+        let before = sound(&store).await;
+        assert_eq!(before.plans.len(), acknowledged);
+        store.close().await;
+        drop((store, output));
+        assert_eq!(sound(&place.open()).await, before);
+    });
+}
+
+#[test]
+fn a_read_only_folder_is_named_and_nothing_is_written() {
+    let place = Place::sqlite();
+    if !small_disk(place.folder.path()) {
+        return;
+    }
+    let read_only =
+        |how| mount(None::<&str>, place.folder.path(), None::<&str>, MsFlags::MS_REMOUNT | how, None::<&str>);
+    read_only(MsFlags::MS_RDONLY).unwrap();
+    match place.try_open() {
+        Err(OpenError::Io { path, cause }) => {
+            assert!(path.starts_with(place.folder.path()));
+            assert_eq!(cause.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        }
+        other => panic!("{other:?}"),
+    }
+    read_only(MsFlags::empty()).unwrap();
+    assert_eq!(place.open().head(), 0);
+}

@@ -1,0 +1,154 @@
+//! Runs: claimed once, recorded once, their output kept.
+
+use super::*;
+
+pub(crate) async fn of_sixteen_claims_one_wins(place: Place) {
+    let store = place.open();
+    for round in 1..=20 {
+        let new = approved(&store, round).await;
+        let claimers: Vec<_> = (0..16)
+            .map(|n| {
+                let (store, id) = (store.clone(), new.plan.id.clone());
+                let run = run_of(round * 100 + n);
+                tokio::spawn(async move { store.claim(&Name::local_target(), &id, run, cause(2)).await })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for claimer in claimers {
+            match claimer.await.unwrap() {
+                Ok(claim) => won.push(claim),
+                Err(TransitionError::Conflict { found: Status::Running, .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        let [claim] = won.as_slice() else { panic!("{won:?}") };
+        let record = look(&store, &new.plan.id).await;
+        assert_eq!(record.run.unwrap().id, *claim.run());
+        assert_eq!((claim.plan(), claim.limits().timeout_s), (&new.plan, 30));
+    }
+    assert_eq!(sound(&store).await.counts.runs, 20);
+}
+
+pub(crate) async fn a_claim_needs_its_target_and_a_valid_approval(place: Place) {
+    let store = place.open();
+    let new = approved(&store, 1).await;
+    let local = Name::local_target();
+    let waiting = new_plan(2);
+    store.propose(waiting.clone()).await.unwrap();
+    let before = sound(&store).await;
+    for (target, id, seconds) in [
+        (&local, &new.plan.id, 600),
+        (&local, &new.plan.id, 601),
+        (&name("elsewhere"), &new.plan.id, 2),
+        (&local, &waiting.plan.id, 2),
+    ] {
+        let refused = store.claim(target, id, run_of(1), cause(seconds)).await;
+        assert!(matches!(refused, Err(TransitionError::Conflict { .. })), "{refused:?}");
+    }
+    let unknown = store.claim(&local, &new_plan(9).plan.id, run_of(1), cause(2)).await;
+    assert!(matches!(unknown, Err(TransitionError::NotFound)));
+    assert_eq!(sound(&store).await, before);
+    assert_eq!(store.claimable(&name("elsewhere"), 9).await.unwrap(), []);
+    assert_eq!(store.claimable(&local, 9).await.unwrap(), std::slice::from_ref(&new.plan.id));
+    let _ = store.claim(&local, &new.plan.id, run_of(1), cause(599)).await.unwrap();
+    assert_eq!(store.claimable(&local, 9).await.unwrap(), []);
+}
+
+pub(crate) async fn a_run_is_recorded_once(place: Place) {
+    let store = place.open();
+    let new = running(&store, 1).await;
+    let done = store.record(ran(run_of(1), 0), cause(3)).await.unwrap();
+    assert_eq!((done.status, done.revision), (Status::Finished, 4));
+    let before = sound(&store).await;
+    let other = Ran { outcome: Outcome::Exited { code: 9 }, ..ran(run_of(1), 7) };
+    let again = store.record(other, cause(4)).await;
+    assert!(matches!(again, Err(TransitionError::Conflict { found: Status::Finished, .. })), "{again:?}");
+    let unknown = store.record(ran(run_of(2), 0), cause(4)).await;
+    assert!(matches!(unknown, Err(TransitionError::NotFound)), "{unknown:?}");
+    assert!(store.lose(&new.plan.id, cause(4)).await.is_err());
+    assert_eq!(sound(&store).await, before);
+}
+
+pub(crate) async fn a_lost_run_can_still_be_told_of_and_the_log_says_late(place: Place) {
+    let store = place.open();
+    let new = running(&store, 1).await;
+    let other = running(&store, 2).await;
+    let mut output = store.output_writer(&run_of(1)).unwrap();
+    output.append(Stream::Stdout, b"kept").unwrap();
+    drop((output, store));
+    let store = place.open();
+    assert_eq!(store.recover(cause(5)).await.unwrap().lost, [new.plan.id.clone(), other.plan.id.clone()]);
+    let told = store.record(ran(run_of(1), 4), cause(6)).await.unwrap();
+    assert_eq!((told.status, told.revision), (Status::Finished, 5));
+    assert_eq!(told.run.unwrap().outcome, Some(Outcome::Exited { code: 0 }));
+    let page = store.read_output(&run_of(1), Stream::Stdout, 0, 100).await.unwrap();
+    assert_eq!((&page.bytes[..], page.ended), (&b"kept"[..], true));
+    assert!(store.record(ran(run_of(1), 4), cause(7)).await.is_err(), "told twice");
+
+    store.recover(cause(8)).await.unwrap();
+    let own = running(&store, 3).await;
+    store.record(ran(run_of(3), 0), cause(9)).await.unwrap();
+    let entries = sound(&store).await.entries;
+    let history = |id: &PlanId| -> Vec<(String, bool)> {
+        let of_it = entries.iter().filter(|entry| entry.plan.as_ref() == Some(id));
+        of_it.map(|it| (it.kind.clone(), String::from_utf8_lossy(&it.leaf).contains(r#""late":true"#))).collect()
+    };
+    let ends =
+        |id| history(id).split_off(2).into_iter().map(|(kind, late)| format!("{kind} {late}")).collect::<Vec<_>>();
+    assert_eq!(ends(&new.plan.id), ["run.started false", "run.lost false", "run.finished true"]);
+    assert_eq!(ends(&other.plan.id), ["run.started false", "run.lost false"]);
+    assert_eq!(ends(&own.plan.id), ["run.started false", "run.finished false"]);
+}
+
+pub(crate) async fn a_run_keeps_the_ends_of_its_output(place: Place) {
+    let mut store = place.open();
+    let _ = running(&store, 1).await;
+    let run = run_of(1);
+    let mut output = store.output_writer(&run).unwrap();
+    assert!(store.output_writer(&run).is_err(), "two writers for one run");
+    assert!(store.output_writer(&run_of(9)).is_err(), "a writer for a run that nobody claimed");
+    output.append(Stream::Stdout, b"0123456789abcdefghij").unwrap();
+    output.append(Stream::Stdout, b"KLMNO").unwrap();
+    for state in ["live", "recorded", "opened again"] {
+        if state == "opened again" {
+            store.close().await;
+            drop(store);
+            store = place.open();
+        }
+        let read = async |offset, max| store.read_output(&run, Stream::Stdout, offset, max).await.unwrap();
+        let head = read(4, 100).await;
+        assert_eq!((head.offset, &head.bytes[..], head.gap, head.total), (4, &b"456789"[..], false, 25), "{state}");
+        let tail = read(10, 100).await;
+        assert_eq!((tail.offset, &tail.bytes[..], tail.gap), (15, &b"fghijKLMNO"[..], true), "{state}");
+        let piece = read(20, 3).await;
+        assert_eq!((piece.offset, &piece.bytes[..], piece.gap), (20, &b"KLM"[..], false), "{state}");
+        for beyond in [25, 26, u64::MAX] {
+            let page = read(beyond, 100).await;
+            assert_eq!((page.bytes.len(), page.total), (0, 25), "{state} at {beyond}");
+        }
+        let quiet = store.read_output(&run, Stream::Stderr, 0, 100).await.unwrap();
+        assert_eq!((quiet.bytes.len(), quiet.total, quiet.ended), (0, 0, state != "live"));
+        if state == "live" {
+            let done = store.record(ran(run.clone(), 25), cause(3)).await.unwrap();
+            assert_eq!(done.run.unwrap().stdout_bytes, 25);
+        }
+    }
+}
+
+pub(crate) async fn whoever_follows_an_output_is_woken_by_bytes_and_by_its_end(place: Place) {
+    let store = place.open();
+    let _ = running(&store, 1).await;
+    let mut output = store.output_writer(&run_of(1)).unwrap();
+    let follow = |beyond| {
+        let store = store.clone();
+        tokio::spawn(async move { store.output_grown(&run_of(1), Stream::Stdout, beyond).await })
+    };
+    let first = follow(0);
+    output.append(Stream::Stdout, b"x").unwrap();
+    let second = follow(1);
+    let soon = Duration::from_secs(20);
+    assert!(tokio::time::timeout(soon, first).await.is_ok(), "not woken by bytes");
+    store.record(ran(run_of(1), 1), cause(3)).await.unwrap();
+    assert!(tokio::time::timeout(soon, second).await.is_ok(), "not woken by the end");
+    assert!(tokio::time::timeout(soon, follow(1)).await.is_ok(), "waits for a run that ended");
+}
