@@ -17,7 +17,7 @@ const SUBSCRIBER_CAPACITY: usize = 1024;
 /// What a commit makes true.
 pub(crate) enum Effect {
     Logged(LogEntry),
-    Counted { project: Name, what: &'static str, by: i64 },
+    Counted { project: Name, agent: Name, what: &'static str, by: i64 },
     RunBegan(RunId),
     RunEnded { run: RunId, inlined: bool },
     TokenStored(TokenRecord, [u8; 32]),
@@ -88,7 +88,7 @@ impl Memory {
         for effect in effects {
             match effect {
                 Effect::Logged(entry) => news.push(entry),
-                Effect::Counted { project, what, by } => self.add(&project, what, by),
+                Effect::Counted { project, what, by, .. } => self.add(&project, what, by),
                 Effect::RunBegan(run) => self.spools.begin(run),
                 Effect::RunEnded { run, inlined } => self.spools.end(&run, inlined),
                 Effect::TokenStored(record, secret) => self.store_token(record, secret),

@@ -11,7 +11,7 @@ use crate::idempotency::{recall, remember};
 use crate::memory::Effect;
 use crate::output::{self, Settled};
 use crate::sqlite::codec::{self, signed};
-use crate::sqlite::writer::{About, Tx, derived};
+use crate::sqlite::writer::{About, RUNS, Tx, derived};
 use crate::store::Store;
 use crate::types::{
     Cause, Counts, NewDecision, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled, Recovered,
@@ -251,7 +251,7 @@ impl Store {
             ];
             let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
             transition(tx, &found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
-            tx.count(&found.plan.project, &found.plan.agent, "runs", 1)?;
+            tx.count(&found.plan.project, &found.plan.agent, RUNS, 1);
             tx.effect(Effect::RunBegan(run.clone()));
             #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
             Ok(Claim::issued_by_store(found.plan, run, profile, limits, binding))
@@ -406,7 +406,7 @@ fn propose(tx: &mut Tx<'_>, new: &NewPlan) -> Result<Proposed, ProposeError> {
         Some(found) => Proposed::Repeated(found),
         None => {
             let waits = new.judgement.verdict != Verdict::Deny;
-            let pending = tx.counted(project, &new.plan.agent, Status::Pending.as_str())?;
+            let pending = tx.counted(project, &new.plan.agent, Status::Pending);
             if waits && pending >= u64::from(new.pending_cap) {
                 return Err(ProposeError::PendingCap { cap: new.pending_cap });
             }
@@ -458,9 +458,24 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
         new.expires_at.as_millis(),
         origin.map(PlanId::as_str),
     ])?;
-    tx.count_move(&plan.project, &plan.agent, None, Some(status))?;
+    let seq = codec::count(tx.conn.last_insert_rowid())?;
+    tx.count_move(&plan.project, &plan.agent, None, Some(status));
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision: 1 }, body, cause)?;
-    by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
+    Ok(PlanRecord {
+        seq,
+        plan: plan.clone(),
+        digest: new.digest.clone(),
+        note: new.note.clone(),
+        judgement: judgement.clone(),
+        status,
+        revision: 1,
+        queued_at: cause.at,
+        expires_at: new.expires_at,
+        decision: None,
+        superseded_by: None,
+        origin: origin.cloned(),
+        run: None,
+    })
 }
 
 fn queued_body(new: &NewPlan, origin: Option<&PlanId>) -> EventBody {
@@ -501,7 +516,7 @@ fn transition(
     let changed = update(tx, found, Some(to), set)?;
     guard(found, changed)?;
     let plan = &found.plan;
-    tx.count_move(&plan.project, &plan.agent, Some(found.status), Some(to))?;
+    tx.count_move(&plan.project, &plan.agent, Some(found.status), Some(to));
     Ok(logged(tx, found, body, cause)?)
 }
 

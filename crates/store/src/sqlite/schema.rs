@@ -24,6 +24,8 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(StoreError::from)?;
     conn.pragma_update(None, "synchronous", "full").map_err(StoreError::from)?;
+    // What a refused change would take back is kept in memory, never in a file of its own.
+    conn.pragma_update(None, "temp_store", "memory").map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
     migrate(&mut conn)?;
     Ok(conn)

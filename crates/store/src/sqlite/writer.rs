@@ -2,6 +2,7 @@
 //! the common transaction, and everybody is answered after the commit that holds their change, refusals included: a
 //! refusal may speak of a change of the same commit.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -9,11 +10,11 @@ use bytes::Bytes;
 use provara_audit::{canonical, merkle};
 use provara_domain::{Event, EventBody, EventId, Name, PlanId, Status};
 use provara_faults::{Place, reached};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::codec::{count, signed};
+use super::codec::{name, signed};
 use crate::memory::{Effect, Memory};
 use crate::types::{Cause, Entropy, LogEntry, StoreError};
 
@@ -32,11 +33,12 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(conn: Connection, memory: Arc<Memory>) -> Result<Self, StoreError> {
         let (sender, changes) = mpsc::channel();
+        let counts = kept_counts(&conn)?;
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            let mut size = memory.head();
+            let mut state = State { size: memory.head(), edge: Edge::default(), counts };
             while let Ok(first) = changes.recv() {
                 let batch = std::iter::once(first).chain(changes.try_iter().take(BATCH)).collect();
-                commit(&conn, &memory, &mut size, batch);
+                commit(&conn, &memory, &mut state, batch);
             }
         })?;
         Ok(Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
@@ -85,8 +87,18 @@ impl Drop for Writer {
     }
 }
 
-fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>) {
-    let mut tx = Tx { conn, size: *size, effects: Vec::new() };
+/// What the writer knows without asking the database. Changed by commits alone.
+struct State {
+    /// The number of entries of the log.
+    size: u64,
+    edge: Edge,
+    counts: HashMap<CountKey, i64>,
+}
+
+fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Change>) {
+    let edge = std::mem::take(&mut state.edge);
+    let mut tx =
+        Tx { conn, size: state.size, edge, effects: Vec::new(), counts: &state.counts, deltas: HashMap::new() };
     let mut answers = Vec::with_capacity(batch.len());
     let mut failure = conn.execute_batch("BEGIN IMMEDIATE").err().map(StoreError::from);
     reached(Place::CommitBegun);
@@ -104,6 +116,9 @@ fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>
             }
         }
     }
+    if failure.is_none() {
+        failure = tx.write_counts().err();
+    }
     reached(Place::CommitReady);
     if failure.is_none() {
         failure = conn.execute_batch("COMMIT").err().map(StoreError::from);
@@ -111,8 +126,12 @@ fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>
     match failure {
         None => {
             reached(Place::CommitDone);
-            *size = tx.size;
-            memory.apply(tx.effects);
+            let Tx { size, edge, effects, deltas, .. } = tx;
+            (state.size, state.edge) = (size, edge);
+            for (key, by) in deltas {
+                *state.counts.entry(key).or_default() += by;
+            }
+            memory.apply(effects);
             reached(Place::CommitApplied);
             answers.into_iter().for_each(|answer| answer(Ok(())));
         }
@@ -127,27 +146,37 @@ fn commit(conn: &Connection, memory: &Memory, size: &mut u64, batch: Vec<Change>
 
 fn apply(tx: &mut Tx<'_>, change: Change) -> Result<Answer, (Answer, StoreError)> {
     let (size, effects) = (tx.size, tx.effects.len());
-    if let Err(error) = tx.conn.execute_batch("SAVEPOINT change") {
-        return Err((change(None).1, error.into()));
+    if let Err(error) = run(tx.conn, "SAVEPOINT change") {
+        return Err((change(None).1, error));
     }
     let (keep, answer) = change(Some(tx));
-    if !keep {
-        tx.size = size;
-        tx.effects.truncate(effects);
-    }
-    let end = if keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
-    match tx.conn.execute_batch(end) {
+    let undone = if keep { Ok(()) } else { tx.forget(size, effects) };
+    match undone.and_then(|()| run(tx.conn, "RELEASE change")) {
         Ok(()) => Ok(answer),
-        Err(error) => Err((answer, error.into())),
+        Err(error) => Err((answer, error)),
     }
+}
+
+/// Runs a statement that is the same each time, prepared once.
+fn run(conn: &Connection, statement: &'static str) -> Result<(), StoreError> {
+    conn.prepare_cached(statement)?.execute([])?;
+    Ok(())
 }
 
 /// What a change may do: statements, events and effects that come true with the commit.
 pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     size: u64,
+    edge: Edge,
     effects: Vec<Effect>,
+    /// As of the last commit.
+    counts: &'a HashMap<CountKey, i64>,
+    /// What this commit adds to them.
+    deltas: HashMap<CountKey, i64>,
 }
+
+/// A project's agent, and a status's word or `runs`.
+type CountKey = (Name, Name, &'static str);
 
 /// What an event is about.
 pub(crate) enum About<'a> {
@@ -209,56 +238,115 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn grow_tree(&self, leaf: &[u8]) -> Result<(), StoreError> {
-        let grown = merkle::append(&StoredNodes(self.conn), self.size, merkle::leaf_hash(leaf))?;
+    fn grow_tree(&mut self, leaf: &[u8]) -> Result<(), StoreError> {
+        let grown = merkle::append(&KnownNodes(&self.edge, self.conn), self.size, merkle::leaf_hash(leaf))?;
         let mut insert = self.conn.prepare_cached("INSERT INTO nodes (level, idx, hash) VALUES (?1, ?2, ?3)")?;
         for (level, index, hash) in grown {
             insert.execute(params![level, signed(index), hash.0])?;
+            self.edge.note(level, index, hash);
         }
         Ok(())
     }
 
     /// Keeps the counts when one of an agent's plans goes from one status to another.
-    pub(crate) fn count_move(
-        &mut self,
-        project: &Name,
-        agent: &Name,
-        from: Option<Status>,
-        to: Option<Status>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn count_move(&mut self, project: &Name, agent: &Name, from: Option<Status>, to: Option<Status>) {
         if let Some(from) = from {
-            self.count(project, agent, from.as_str(), -1)?;
+            self.count(project, agent, from.as_str(), -1);
         }
         if let Some(to) = to {
-            self.count(project, agent, to.as_str(), 1)?;
+            self.count(project, agent, to.as_str(), 1);
+        }
+    }
+
+    pub(crate) fn count(&mut self, project: &Name, agent: &Name, what: &'static str, by: i64) {
+        let (project, agent) = (project.clone(), agent.clone());
+        *self.deltas.entry((project.clone(), agent.clone(), what)).or_default() += by;
+        self.effects.push(Effect::Counted { project, agent, what, by });
+    }
+
+    /// Returns how many plans of an agent stand there, this commit's changes included.
+    pub(crate) fn counted(&self, project: &Name, agent: &Name, status: Status) -> u64 {
+        let key = (project.clone(), agent.clone(), status.as_str());
+        let of = |counts: &HashMap<CountKey, i64>| counts.get(&key).copied().unwrap_or(0);
+        u64::try_from(of(self.counts).saturating_add(of(&self.deltas))).unwrap_or(0)
+    }
+
+    /// Writes the counts that this commit changes, each once.
+    fn write_counts(&self) -> Result<(), StoreError> {
+        let mut update =
+            self.conn.prepare_cached("UPDATE counts SET n = n + ?4 WHERE project = ?1 AND agent = ?2 AND what = ?3")?;
+        for ((project, agent, what), by) in self.deltas.iter().filter(|(_, by)| **by != 0) {
+            let row = params![project.as_str(), agent.as_str(), what, by];
+            if update.execute(row)? == 0 {
+                let sql = "INSERT INTO counts (project, agent, what, n) VALUES (?1, ?2, ?3, ?4)";
+                self.conn.prepare_cached(sql)?.execute(row)?;
+            }
         }
         Ok(())
     }
 
-    pub(crate) fn count(
-        &mut self,
-        project: &Name,
-        agent: &Name,
-        what: &'static str,
-        by: i64,
-    ) -> Result<(), StoreError> {
-        let mut insert = self
-            .conn
-            .prepare_cached("INSERT OR IGNORE INTO counts (project, agent, what, n) VALUES (?1, ?2, ?3, 0)")?;
-        insert.execute(params![project.as_str(), agent.as_str(), what])?;
-        let mut update =
-            self.conn.prepare_cached("UPDATE counts SET n = n + ?4 WHERE project = ?1 AND agent = ?2 AND what = ?3")?;
-        update.execute(params![project.as_str(), agent.as_str(), what, by])?;
-        self.effects.push(Effect::Counted { project: project.clone(), what, by });
-        Ok(())
+    /// Takes back a refused change: the database's part of it, and ours.
+    fn forget(&mut self, size: u64, effects: usize) -> Result<(), StoreError> {
+        if self.effects.len() > effects {
+            self.effects.truncate(effects);
+            self.size = size;
+            // What the edge knew is in the database, as of before the change.
+            self.edge = Edge::default();
+            self.deltas.clear();
+            for effect in &self.effects {
+                if let Effect::Counted { project, agent, what, by } = effect {
+                    *self.deltas.entry((project.clone(), agent.clone(), what)).or_default() += by;
+                }
+            }
+        }
+        run(self.conn, "ROLLBACK TO change")
     }
+}
 
-    pub(crate) fn counted(&self, project: &Name, agent: &Name, what: &str) -> Result<u64, StoreError> {
-        let mut query =
-            self.conn.prepare_cached("SELECT n FROM counts WHERE project = ?1 AND agent = ?2 AND what = ?3")?;
-        let found: Option<i64> =
-            query.query_row(params![project.as_str(), agent.as_str(), what], |row| row.get(0)).optional()?;
-        found.map_or(Ok(0), count)
+fn kept_counts(conn: &Connection) -> Result<HashMap<CountKey, i64>, StoreError> {
+    let mut query = conn.prepare("SELECT project, agent, what, n FROM counts")?;
+    let mut rows = query.query([])?;
+    let mut counts = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let what: String = row.get(2)?;
+        let what = if what == RUNS { Some(RUNS) } else { Status::parse(&what).map(Status::as_str) };
+        let what = what.ok_or(StoreError::Corrupt { what: "count" })?;
+        counts.insert((name(&row.get::<_, String>(0)?)?, name(&row.get::<_, String>(1)?)?, what), row.get(3)?);
+    }
+    Ok(counts)
+}
+
+/// Counts every run ever begun, beside the plans of each status.
+pub(crate) const RUNS: &str = "runs";
+
+/// The newest complete subtree of each level: all that the next leaf needs of the tree, so that the log's growth asks the
+/// database for nothing.
+#[derive(Default)]
+struct Edge(Vec<Option<(u64, merkle::Hash)>>);
+
+impl Edge {
+    fn note(&mut self, level: u8, index: u64, hash: merkle::Hash) {
+        let level = usize::from(level);
+        if self.0.len() <= level {
+            self.0.resize(level + 1, None);
+        }
+        if let Some(place) = self.0.get_mut(level) {
+            *place = Some((index, hash));
+        }
+    }
+}
+
+/// The tree's edge first, then what is stored.
+struct KnownNodes<'a>(&'a Edge, &'a Connection);
+
+impl merkle::Nodes for KnownNodes<'_> {
+    type Error = StoreError;
+
+    fn node(&self, level: u8, index: u64) -> Result<merkle::Hash, StoreError> {
+        match self.0.0.get(usize::from(level)).copied().flatten() {
+            Some((known, hash)) if known == index => Ok(hash),
+            _ => StoredNodes(self.1).node(level, index),
+        }
     }
 }
 
