@@ -17,7 +17,6 @@ const SUBSCRIBER_CAPACITY: usize = 1024;
 /// What a commit makes true.
 pub(crate) enum Effect {
     Logged(LogEntry),
-    Counted { project: Name, agent: Name, what: &'static str, by: i64 },
     RunBegan(RunId),
     RunEnded { run: RunId, inlined: bool },
     TokenStored(TokenRecord, [u8; 32]),
@@ -57,7 +56,7 @@ impl Memory {
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let project = codec::name(&row.get::<_, String>(0)?)?;
-            self.add(&project, &row.get::<_, String>(1)?, row.get(2)?);
+            self.count(&project, &row.get::<_, String>(1)?, row.get(2)?);
         }
         Ok(())
     }
@@ -88,7 +87,6 @@ impl Memory {
         for effect in effects {
             match effect {
                 Effect::Logged(entry) => news.push(entry),
-                Effect::Counted { project, what, by, .. } => self.add(&project, what, by),
                 Effect::RunBegan(run) => self.spools.begin(run),
                 Effect::RunEnded { run, inlined } => self.spools.end(&run, inlined),
                 Effect::TokenStored(record, secret) => self.store_token(record, secret),
@@ -110,7 +108,8 @@ impl Memory {
         }
     }
 
-    fn add(&self, project: &Name, what: &str, by: i64) {
+    /// Adds to a project's counts.
+    pub(crate) fn count(&self, project: &Name, what: &str, by: i64) {
         let mut all = write(&self.counts);
         let counts = all.entry(project.clone()).or_default();
         let field = match what {

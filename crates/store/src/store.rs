@@ -21,10 +21,10 @@ pub struct Store {
 
 // Dropped in this order: the lock goes last, when nothing writes any more.
 pub(crate) struct Inner {
-    pub(crate) writer: Writer,
     pub(crate) readers: Readers,
     /// Apart from the queries: a slow disk under a large output must not hold up a list.
     pub(crate) files: Readers,
+    pub(crate) writer: Writer,
     pub(crate) memory: Arc<Memory>,
     pub(crate) spools: Arc<Spools>,
     _lock: File,
@@ -56,9 +56,10 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         let (done, closed) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
-            inner.writer.close();
+            // The writer last: whoever closes a database last leaves it whole in one file.
             inner.readers.close();
             inner.files.close();
+            inner.writer.close();
             // Before the answer: whoever then drops the last clone may open the folder again at once.
             drop(inner);
             let _ = done.send(());

@@ -86,6 +86,9 @@ pub enum StoreError {
         /// The number of entries.
         head: u64,
     },
+    /// A change of the same commit failed half-way.
+    #[error("a change of the same commit failed, and everything in it was taken back")]
+    TakenBack,
     /// The store was closed.
     #[error("store is closed")]
     Closed,

@@ -27,8 +27,6 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // Pages that many commits change are then copied into the database once for all of them. 16 MiB are read at a restart
     // after a crash, which takes milliseconds.
     conn.pragma_update(None, "wal_autocheckpoint", 4000).map_err(StoreError::from)?;
-    // What a refused change would take back is kept in memory, never in a file of its own.
-    conn.pragma_update(None, "temp_store", "memory").map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
     migrate(&mut conn)?;
     Ok(conn)

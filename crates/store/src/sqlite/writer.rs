@@ -1,6 +1,9 @@
-//! The one writer: a thread that commits whatever waited during the last commit. Each change runs in a savepoint of
-//! the common transaction, and everybody is answered after the commit that holds their change, refusals included: a
-//! refusal may speak of a change of the same commit.
+//! The one writer: a thread that commits whatever waited during the last commit. Everybody is answered after the commit that
+//! holds their change, refusals included: a refusal may speak of a change of the same commit.
+//!
+//! A change looks first and writes then, so a refusal has written nothing. Should one fail half-way all the same, the whole
+//! commit is taken back and everybody in it is told to try again: a savepoint for each change would cost every change what
+//! only a fault needs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -44,7 +47,7 @@ impl Writer {
         Ok(Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Returns what `change` answers, once it is durable. A refusal takes back all that the change did.
+    /// Returns what `change` answers, once it is durable. A change MUST look before it writes: see above.
     pub(crate) async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -129,6 +132,7 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
             let Tx { size, edge, effects, deltas, .. } = tx;
             (state.size, state.edge) = (size, edge);
             for (key, by) in deltas {
+                memory.count(&key.0, key.2, by);
                 *state.counts.entry(key).or_default() += by;
             }
             memory.apply(effects);
@@ -144,23 +148,15 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
     }
 }
 
+/// Runs a change. An error means that it refused and had written already.
 fn apply(tx: &mut Tx<'_>, change: Change) -> Result<Answer, (Answer, StoreError)> {
-    let (size, effects) = (tx.size, tx.effects.len());
-    if let Err(error) = run(tx.conn, "SAVEPOINT change") {
-        return Err((change(None).1, error));
-    }
+    let (written, effects) = (tx.conn.total_changes(), tx.effects.len());
     let (keep, answer) = change(Some(tx));
-    let undone = if keep { Ok(()) } else { tx.forget(size, effects) };
-    match undone.and_then(|()| run(tx.conn, "RELEASE change")) {
-        Ok(()) => Ok(answer),
-        Err(error) => Err((answer, error)),
+    if keep || (tx.conn.total_changes() == written && tx.effects.len() == effects) {
+        Ok(answer)
+    } else {
+        Err((answer, StoreError::TakenBack))
     }
-}
-
-/// Runs a statement that is the same each time, prepared once.
-fn run(conn: &Connection, statement: &'static str) -> Result<(), StoreError> {
-    conn.prepare_cached(statement)?.execute([])?;
-    Ok(())
 }
 
 /// What a change may do: statements, events and effects that come true with the commit.
@@ -259,9 +255,7 @@ impl Tx<'_> {
     }
 
     pub(crate) fn count(&mut self, project: &Name, agent: &Name, what: &'static str, by: i64) {
-        let (project, agent) = (project.clone(), agent.clone());
         *self.deltas.entry((project.clone(), agent.clone(), what)).or_default() += by;
-        self.effects.push(Effect::Counted { project, agent, what, by });
     }
 
     /// Returns how many plans of an agent stand there, this commit's changes included.
@@ -283,23 +277,6 @@ impl Tx<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Takes back a refused change: the database's part of it, and ours.
-    fn forget(&mut self, size: u64, effects: usize) -> Result<(), StoreError> {
-        if self.effects.len() > effects {
-            self.effects.truncate(effects);
-            self.size = size;
-            // What the edge knew is in the database, as of before the change.
-            self.edge = Edge::default();
-            self.deltas.clear();
-            for effect in &self.effects {
-                if let Effect::Counted { project, agent, what, by } = effect {
-                    *self.deltas.entry((project.clone(), agent.clone(), what)).or_default() += by;
-                }
-            }
-        }
-        run(self.conn, "ROLLBACK TO change")
     }
 }
 
