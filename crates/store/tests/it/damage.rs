@@ -124,8 +124,7 @@ fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
     // Only now, so that its threads and the store's see the small disk.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let kept = StoreConfig { runtime: place.folder.path().to_owned(), output_keep: 1 << 20 };
-        let store = Store::open(kept).unwrap();
+        let store = place.open_keeping(1 << 20).unwrap();
         let _ = running(&store, 1_000_000).await;
         let mut output = store.output_writer(&run_of(1_000_000)).unwrap();
         let ballast = place.folder.path().join("ballast");
@@ -166,7 +165,7 @@ fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
             output.append(Stream::Stdout, b"goes on;").unwrap();
         }
         store.record(ran(run_of(1_000_000), 24), cause(3)).await.unwrap();
-        let page = store.read_output(&run_of(1_000_000), Stream::Stdout, 0, 1 << 20).await.unwrap();
+        let page = store.read_output(&project(), &run_of(1_000_000), Stream::Stdout, 0, 1 << 20).await.unwrap();
         assert_eq!(&page.bytes[..], b"goes on;goes on;goes on;", "what found no room is not in between");
         let before = sound(&store).await;
         assert_eq!(before.plans.len(), acknowledged);
