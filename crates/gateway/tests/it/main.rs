@@ -12,8 +12,8 @@ use provara_domain::{
     CommandText, Digest, Name, Principal, ProfileName, Role, Roles, Shell, Status, Timeout, Timestamp, TokenId,
 };
 use provara_gateway::{
-    Approval, ControlError, DecideError, Edit, Gateway, GatewayConfig, LookupError, Parts, Platform, Proposal,
-    ProposeError, Proposed,
+    Approval, ControlError, DecideError, Edit, Gateway, GatewayConfig, Idempotent, LookupError, Parts, Platform,
+    Proposal, ProposeError, Proposed,
 };
 use provara_policy::{Policy, Strictness};
 use provara_store::{Store, StoreConfig};
@@ -321,4 +321,30 @@ async fn every_step_is_in_a_log_that_proves_itself() {
     }
     assert_eq!(world.gateway.positions_of(&id).await.unwrap(), [1, 2]);
     assert!(world.gateway.root(head + 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_repeated_approval_is_told_from_anothers() {
+    let world = world().await;
+    let keyed = |body: u8| Approval {
+        idempotency: Some(Idempotent { key: "k".into(), route: "POST /approve", body_sha256: [body; 32] }),
+        ..Approval::default()
+    };
+    let id = queued(&world, "make install").await.plan.id;
+    let first = world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap();
+    assert_eq!(world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap(), first);
+    let mismatch = world.gateway.approve(&approver(), &id, keyed(2)).await;
+    assert!(matches!(mismatch, Err(DecideError::IdempotencyMismatch)), "{mismatch:?}");
+    let bob = somebody("bob", &[Role::Approver]);
+    let bobs = world.gateway.approve(&bob, &id, keyed(1)).await;
+    assert!(matches!(bobs, Err(DecideError::Conflict { .. })), "{bobs:?}");
+    let agents = world.gateway.approve(&agent(), &id, keyed(1)).await;
+    assert!(matches!(agents, Err(DecideError::NotAnApprover)), "{agents:?}");
+    // What became of the plan since is what the repetition is told.
+    world.gateway.cancel(&agent(), &id).await.unwrap();
+    let later = world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap();
+    assert_eq!(later.status, Status::Cancelled);
+    world.platform.now.fetch_add(24 * 60 * 60 * 1000, Ordering::SeqCst);
+    let over = world.gateway.approve(&approver(), &id, keyed(1)).await;
+    assert!(matches!(over, Err(DecideError::Conflict { .. })), "{over:?}");
 }
