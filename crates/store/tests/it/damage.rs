@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
@@ -101,26 +101,35 @@ async fn while_another_program_holds_the_database_writing_is_busy_and_reading_go
     assert_eq!(sound(&store).await.plans.len(), 2);
 }
 
-/// Returns whether this thread, and every one that it starts from now on, sees a small file system of its own at `on`. It
-/// goes with the threads.
-fn small_disk(on: &Path) -> bool {
-    let alone = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::empty(), Some("size=2m"))
-    });
-    if let Err(error) = alone {
-        assert!(std::env::var_os("CI").is_none(), "no disk of our own ({error}), and in CI nothing is skipped");
-        eprintln!("SKIPPED: only root can mount a small disk ({error}), so a full one was not tried");
+/// A small file system that this thread alone sees, and every one that it starts from now on.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn on(folder: &'a Path) -> Option<Self> {
+        let alone = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=2m"))
+        });
+        if let Err(error) = alone {
+            assert!(std::env::var_os("CI").is_none(), "no disk of our own ({error}), and in CI nothing is skipped");
+            eprintln!("SKIPPED: only root can mount a small disk ({error}), so none was filled");
+            return None;
+        }
+        Some(Self(folder))
     }
-    alone.is_ok()
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Else the folder below could not be removed. It goes with the thread in any case.
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]
 fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
     let place = Place::sqlite();
-    if !small_disk(place.folder.path()) {
-        return;
-    }
+    let Some(_disk) = SmallDisk::on(place.folder.path()) else { return };
     // Only now, so that its threads and the store's see the small disk.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -178,9 +187,7 @@ fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
 #[test]
 fn a_read_only_folder_is_named_and_nothing_is_written() {
     let place = Place::sqlite();
-    if !small_disk(place.folder.path()) {
-        return;
-    }
+    let Some(_disk) = SmallDisk::on(place.folder.path()) else { return };
     let read_only =
         |how| mount(None::<&str>, place.folder.path(), None::<&str>, MsFlags::MS_REMOUNT | how, None::<&str>);
     read_only(MsFlags::MS_RDONLY).unwrap();
