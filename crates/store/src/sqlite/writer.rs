@@ -2,6 +2,7 @@
 //! the common transaction, and everybody is answered after the commit that holds their change, refusals included: a
 //! refusal may speak of a change of the same commit.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -21,7 +22,9 @@ const BATCH: usize = 512;
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Without a transaction a change does nothing and only says whom to answer.
-type Change = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (bool, Answer) + Send>;
+type Change = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (Result<(), Refusal>, Answer) + Send>;
+/// What the store itself had to do with a refusal, if anything.
+type Refusal = Option<StoreError>;
 
 pub(crate) struct Writer {
     changes: Mutex<Option<mpsc::Sender<Change>>>,
@@ -45,13 +48,13 @@ impl Writer {
     pub(crate) async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: From<StoreError> + Error + Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let boxed: Change = Box::new(move |tx| {
             let result = tx.map_or_else(|| Err(E::from(StoreError::Closed)), change);
-            let keep = result.is_ok();
+            let keep = result.as_ref().map(|_| ()).map_err(|error| in_chain(error));
             let tell: Answer = Box::new(move |committed| {
                 // Whoever asked may be gone; the change stands all the same.
                 let _ = answer.send(committed.map_err(E::from).and(result));
@@ -126,15 +129,20 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<Answer, (Answer, StoreError)
         return Err((change(None).1, error.into()));
     }
     let (keep, answer) = change(Some(tx));
-    if !keep {
+    if keep.is_err() {
         tx.size = size;
         tx.effects.truncate(effects);
     }
-    let end = if keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
+    let end = if keep.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
     match tx.conn.execute_batch(end) {
         Ok(()) => Ok(answer),
-        Err(error) => Err((answer, error.into())),
+        // SQLite took the whole transaction back by itself: why, only the change was told.
+        Err(error) => Err((answer, keep.err().flatten().unwrap_or_else(|| error.into()))),
     }
+}
+
+fn in_chain(error: &(dyn Error + 'static)) -> Option<StoreError> {
+    std::iter::successors(Some(error), |error| (**error).source()).find_map(|error| error.downcast_ref().cloned())
 }
 
 /// What a change may do: statements, events and effects that come true with the commit.
