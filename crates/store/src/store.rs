@@ -19,12 +19,13 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
-// Dropped in this order: the lock goes last, when nothing writes any more.
+// Dropped in this order: the writer after the readers, because only the last connection, if it may write, copies what the
+// database's own log holds into its one file; and the lock last, when nothing writes any more.
 pub(crate) struct Inner {
-    pub(crate) writer: Writer,
     pub(crate) readers: Readers,
     /// Apart from the queries: a slow disk under a large output must not hold up a list.
     pub(crate) files: Readers,
+    pub(crate) writer: Writer,
     pub(crate) memory: Arc<Memory>,
     pub(crate) spools: Arc<Spools>,
     _lock: File,
@@ -51,14 +52,15 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
     }
 
-    /// Commits what was asked and ends; every later call is refused as closed. The folder is free once every clone is gone.
+    /// Commits what was asked and ends, everything in the one database file; every later call is refused as closed. The
+    /// folder is free once every clone is gone.
     pub async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         let (done, closed) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
-            inner.writer.close();
             inner.readers.close();
             inner.files.close();
+            inner.writer.close();
             // Before the answer: whoever then drops the last clone may open the folder again at once.
             drop(inner);
             let _ = done.send(());
