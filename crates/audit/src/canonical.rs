@@ -156,8 +156,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use provara_domain::{
-        Actor, CommandText, DecisionKind, DecisionMethod, EnvName, EventId, Limits, Name, Nonce, PlanId, PlanKind,
-        ProfileName, Shell, Timeout, Timestamp, WorkingDir,
+        Actor, CommandText, DecisionKind, DecisionMethod, Enforced, EnvName, EventId, Limits, Name, Nonce, Outcome,
+        PlanId, PlanKind, ProfileName, RunId, Shell, Timeout, Timestamp, WorkingDir,
     };
 
     use super::*;
@@ -233,6 +233,31 @@ mod tests {
             text(leaf(&event)),
             r#"{"actor":{"kind":"system"},"body":{},"event_id":"00000000000000000000000000000003","plan":"20261124_002227_00000000000000aa","plan_rev":2,"ts":1795479747,"type":"plan.expired","v":1}"#
         );
+    }
+
+    #[test]
+    fn an_ending_says_late_only_where_it_is() {
+        let ended = |late| {
+            let digest = sha256(b"");
+            let finished = EventBody::RunFinished {
+                run: RunId::parse("20261124_002227_00000000000000ab").unwrap(),
+                outcome: Outcome::Exited { code: 0 },
+                enforced: Enforced { profile: "workspace".into(), mechanisms: Vec::new() },
+                duration_ms: 5,
+                stdout_sha256: digest.clone(),
+                stderr_sha256: digest,
+                late,
+            };
+            text(bytes_of(&body(&finished)))
+        };
+        let empty = sha256(b"");
+        let expected = |late| {
+            format!(
+                r#"{{"duration_ms":5,"enforced":{{"mechanisms":[],"profile":"workspace"}},{late}"outcome":{{"code":0,"kind":"exited"}},"run":"20261124_002227_00000000000000ab","stderr_sha256":"{empty}","stdout_sha256":"{empty}"}}"#
+            )
+        };
+        assert_eq!(ended(false), expected(""));
+        assert_eq!(ended(true), expected(r#""late":true,"#));
     }
 
     #[test]

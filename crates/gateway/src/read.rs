@@ -134,7 +134,7 @@ impl Gateway {
     /// # Errors
     /// When the store fails.
     pub async fn output(&self, run: &RunId, stream: Stream, offset: u64, max: usize) -> Result<OutputPage, StoreError> {
-        self.inner.store.read_output(run, stream, offset, max).await
+        self.inner.store.read_output(&self.inner.project, run, stream, offset, max).await
     }
 
     /// Waits until the stream has more than `beyond` bytes or the run has ended.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use provara_audit::canonical;
-use provara_domain::{Digest, RunId, Stream};
+use provara_domain::{Digest, Name, RunId, Stream};
 use provara_faults::{Place, reached};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
@@ -39,19 +39,30 @@ impl Store {
         Ok(OutputWriter { live })
     }
 
-    /// Returns at most `max` bytes of a run's output, from `offset` or else from the next kept byte.
+    /// Returns at most `max` bytes of a run's output, from `offset` or else from the next kept byte. A run that the project
+    /// has not wrote nothing.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn read_output(
         &self,
+        project: &Name,
         run: &RunId,
         stream: Stream,
         offset: u64,
         max: usize,
     ) -> Result<OutputPage, StoreError> {
-        let (spools, run) = (Arc::clone(&self.inner.spools), run.clone());
-        self.inner.files.read(move |conn| page(conn, &spools, &run, stream, offset, max)).await
+        let (spools, project, run) = (Arc::clone(&self.inner.spools), project.clone(), run.clone());
+        self.inner
+            .files
+            .read(move |conn| {
+                if has_run(conn, &project, &run)? {
+                    page(conn, &spools, &run, stream, offset, max)
+                } else {
+                    Ok(nothing(offset, true))
+                }
+            })
+            .await
     }
 
     /// Waits until a stream has more than `beyond` bytes, or its run ended.
@@ -242,6 +253,12 @@ pub(crate) fn inline(
         insert.execute(row)?;
     }
     Ok(true)
+}
+
+/// Files and live spools are named by their run alone, so whose it is is asked first.
+fn has_run(conn: &Connection, project: &Name, run: &RunId) -> Result<bool, StoreError> {
+    let mut query = conn.prepare_cached("SELECT 1 FROM plans WHERE run_id = ?1 AND project = ?2")?;
+    Ok(query.exists([run.as_str(), project.as_str()])?)
 }
 
 fn page(

@@ -19,7 +19,8 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
-// Dropped in this order: the lock goes last, when nothing writes any more.
+// Dropped in this order: the writer after the readers, because only the last connection, if it may write, copies what the
+// database's own log holds into its one file; and the lock last, when nothing writes any more.
 pub(crate) struct Inner {
     pub(crate) readers: Readers,
     /// Apart from the queries: a slow disk under a large output must not hold up a list.
@@ -51,7 +52,8 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
     }
 
-    /// Commits what was asked and ends; every later call is refused as closed. The folder is free once every clone is gone.
+    /// Commits what was asked and ends, everything in the one database file; every later call is refused as closed. The
+    /// folder is free once every clone is gone.
     pub async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         let (done, closed) = tokio::sync::oneshot::channel();

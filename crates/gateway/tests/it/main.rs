@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use provara_domain::{CommandText, Digest, Name, ProfileName, Role, Status};
-use provara_gateway::{Approval, ControlError, DecideError, Edit, LookupError, Proposal, ProposeError, Proposed};
+use provara_gateway::{
+    Approval, ControlError, DecideError, Edit, Idempotent, LookupError, Proposal, ProposeError, Proposed,
+};
 use provara_testkit::{World, agent, approver, proposal, somebody, world};
 
 /// How many plans an agent may have pending in these tests.
@@ -228,4 +230,30 @@ async fn every_step_is_in_a_log_that_proves_itself() {
     }
     assert_eq!(world.gateway.positions_of(&id).await.unwrap(), [1, 2]);
     assert!(world.gateway.root(head + 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_repeated_approval_is_told_from_anothers() {
+    let world = world(CAP).await;
+    let keyed = |body: u8| Approval {
+        idempotency: Some(Idempotent { key: "k".into(), route: "POST /approve", body_sha256: [body; 32] }),
+        ..Approval::default()
+    };
+    let id = queued(&world, "make install").await.plan.id;
+    let first = world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap();
+    assert_eq!(world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap(), first);
+    let mismatch = world.gateway.approve(&approver(), &id, keyed(2)).await;
+    assert!(matches!(mismatch, Err(DecideError::IdempotencyMismatch)), "{mismatch:?}");
+    let bob = somebody("bob", &[Role::Approver]);
+    let bobs = world.gateway.approve(&bob, &id, keyed(1)).await;
+    assert!(matches!(bobs, Err(DecideError::Conflict { .. })), "{bobs:?}");
+    let agents = world.gateway.approve(&agent(), &id, keyed(1)).await;
+    assert!(matches!(agents, Err(DecideError::NotAnApprover)), "{agents:?}");
+    // What became of the plan since is what the repetition is told.
+    world.gateway.cancel(&agent(), &id).await.unwrap();
+    let later = world.gateway.approve(&approver(), &id, keyed(1)).await.unwrap();
+    assert_eq!(later.status, Status::Cancelled);
+    world.platform.pass(24 * 60 * 60);
+    let over = world.gateway.approve(&approver(), &id, keyed(1)).await;
+    assert!(matches!(over, Err(DecideError::Conflict { .. })), "{over:?}");
 }

@@ -6,6 +6,7 @@
 //! only a fault needs.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -26,7 +27,9 @@ const BATCH: usize = 512;
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Without a transaction a change does nothing and only says whom to answer.
-type Change = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (bool, Answer) + Send>;
+type Change = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (Result<(), Refusal>, Answer) + Send>;
+/// What the store itself had to do with a refusal, if anything.
+type Refusal = Option<StoreError>;
 
 pub(crate) struct Writer {
     changes: Mutex<Option<mpsc::Sender<Change>>>,
@@ -51,13 +54,13 @@ impl Writer {
     pub(crate) async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: From<StoreError> + Error + Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let boxed: Change = Box::new(move |tx| {
             let result = tx.map_or_else(|| Err(E::from(StoreError::Closed)), change);
-            let keep = result.is_ok();
+            let keep = result.as_ref().map(|_| ()).map_err(|error| in_chain(error));
             let tell: Answer = Box::new(move |committed| {
                 // Whoever asked may be gone; the change stands all the same.
                 let _ = answer.send(committed.map_err(E::from).and(result));
@@ -148,15 +151,20 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
     }
 }
 
-/// Runs a change. An error means that it refused and had written already.
+/// Runs a change. An error means that the store failed it, or that it refused and had written already.
 fn apply(tx: &mut Tx<'_>, change: Change) -> Result<Answer, (Answer, StoreError)> {
     let (written, effects) = (tx.conn.total_changes(), tx.effects.len());
-    let (keep, answer) = change(Some(tx));
-    if keep || (tx.conn.total_changes() == written && tx.effects.len() == effects) {
-        Ok(answer)
-    } else {
-        Err((answer, StoreError::TakenBack))
+    let (kept, answer) = change(Some(tx));
+    match kept {
+        Ok(()) => Ok(answer),
+        Err(None) if tx.conn.total_changes() == written && tx.effects.len() == effects => Ok(answer),
+        // SQLite may have taken the whole transaction back by itself: a statement now would commit alone.
+        Err(cause) => Err((answer, cause.unwrap_or(StoreError::TakenBack))),
     }
+}
+
+fn in_chain(error: &(dyn Error + 'static)) -> Option<StoreError> {
+    std::iter::successors(Some(error), |error| (**error).source()).find_map(|error| error.downcast_ref().cloned())
 }
 
 /// What a change may do: statements, events and effects that come true with the commit.

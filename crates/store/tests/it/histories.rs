@@ -25,21 +25,20 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
     prop::collection::vec(one, 1..40)
 }
 
-pub(crate) async fn never_leave_the_table(_: Place) {
+pub(crate) async fn never_leave_the_table(place: Place) {
     // A runtime of its own, since proptest's cases are plain functions.
-    let checked = tokio::task::spawn_blocking(|| {
+    let checked = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
         TestRunner::new(config).run(&tries(), |tries| {
-            runtime.block_on(history(tries));
+            runtime.block_on(history(place.another(), tries));
             Ok(())
         })
     });
     checked.await.unwrap().unwrap();
 }
 
-async fn history(tries: Vec<Try>) {
-    let place = Place::sqlite();
+async fn history(place: Place, tries: Vec<Try>) {
     let mut store = place.open();
     let plans = [new_plan(1), new_plan_of("other", 2), new_plan(3)];
     for new in &plans {

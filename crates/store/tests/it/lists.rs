@@ -93,6 +93,10 @@ pub(crate) async fn an_agent_sees_its_own_and_another_projects_plans_do_not_exis
     assert!(store.entries(&other, Owner::Everyone, 0, 99).await.unwrap().is_empty());
     assert!(store.positions_of(&other, &mine.plan.id).await.unwrap().is_empty());
     assert_eq!(store.counts(&other), Counts::default());
+    let mut output = store.output_writer(&run_of(1)).unwrap();
+    output.append(Stream::Stdout, b"ours").unwrap();
+    assert_eq!(store.read_output(&project(), &run_of(1), Stream::Stdout, 0, 9).await.unwrap().total, 4);
+    assert_eq!(store.read_output(&other, &run_of(1), Stream::Stdout, 0, 9).await.unwrap().total, 0);
     let id = &mine.plan.id;
     let mut elsewhere = new_plan(3);
     elsewhere.plan.project = other.clone();

@@ -94,7 +94,7 @@ contract! { sqlite:
     }
 }
 
-/// Where one store lives. Opened again, it is the same store.
+/// Where one store lives, the one thing here that knows of a backend. Opened again, it is the same store.
 struct Place {
     folder: tempfile::TempDir,
 }
@@ -104,8 +104,17 @@ impl Place {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// Another place of the same kind.
+    fn another(&self) -> Self {
+        Self::sqlite()
+    }
+
+    fn open_keeping(&self, output_keep: u64) -> Result<Store, OpenError> {
+        Store::open(StoreConfig { runtime: self.folder.path().to_owned(), output_keep })
+    }
+
     fn try_open(&self) -> Result<Store, OpenError> {
-        Store::open(StoreConfig { runtime: self.folder.path().to_owned(), output_keep: 20 })
+        self.open_keeping(20)
     }
 
     fn open(&self) -> Store {

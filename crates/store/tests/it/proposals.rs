@@ -170,10 +170,11 @@ pub(crate) async fn every_field_of_a_plan_comes_back(place: Place) {
     };
     let note = Some(Note::parse("why \u{2028}".into()).unwrap());
     let new = NewPlan { note, judgement: judged(Verdict::Ask), ..planned(plan) };
-    store.propose(new.clone()).await.unwrap();
+    let Proposed::New(answered) = store.propose(new.clone()).await.unwrap() else { panic!("not new") };
     drop(store);
     let store = place.open();
     let record = look(&store, &new.plan.id).await;
+    assert_eq!(record, answered, "what was answered is not what is stored");
     assert_eq!(canonical::plan_digest(&record.plan), new.digest, "the bytes that are approved are others");
     let expected = PlanRecord {
         seq: record.seq,

@@ -36,7 +36,7 @@ pub(crate) async fn a_crash_makes_running_plans_lost_and_keeps_their_output(plac
     assert_eq!(store.recover(cause(9)).await.unwrap(), Recovered::default());
     assert_eq!(look(&store, &waiting.plan.id).await.status, Status::Pending);
     assert_eq!(store.claimable(&Name::local_target(), 9).await.unwrap(), [ready.plan.id]);
-    let kept = store.read_output(&run_of(1), Stream::Stdout, 0, 100).await.unwrap();
+    let kept = store.read_output(&project(), &run_of(1), Stream::Stdout, 0, 100).await.unwrap();
     assert_eq!((&kept.bytes[..], kept.ended), (&b"before the crash"[..], true));
     let again = store.claim(&Name::local_target(), &first.plan.id, run_of(9), cause(9)).await;
     assert!(matches!(again, Err(TransitionError::Conflict { found: Status::Lost, .. })), "a lost run ran again");
@@ -67,7 +67,7 @@ pub(crate) async fn whoever_asks_a_closed_store_is_told_so(place: Place) {
 }
 
 pub(crate) async fn outputs_that_a_crash_left_behind_are_removed_and_no_others(place: Place) {
-    let store = Store::open(StoreConfig { runtime: place.folder.path().to_owned(), output_keep: 1 << 20 }).unwrap();
+    let store = place.open_keeping(1 << 20).unwrap();
     let large = vec![b'x'; 100_000];
     for (n, bytes) in [(1, &b"small"[..]), (2, &large), (3, b"never recorded")] {
         running(&store, n).await;
@@ -97,7 +97,7 @@ pub(crate) async fn outputs_that_a_crash_left_behind_are_removed_and_no_others(p
         assert!(folder.join(stranger).exists(), "{stranger} was not ours to remove");
     }
     for (n, expected) in [(1, &b"small"[..]), (2, &large), (3, b"never recorded")] {
-        let page = store.read_output(&run_of(n), Stream::Stdout, 0, 1 << 20).await.unwrap();
+        let page = store.read_output(&project(), &run_of(n), Stream::Stdout, 0, 1 << 20).await.unwrap();
         assert_eq!(page.bytes, expected, "run {n}");
     }
 }

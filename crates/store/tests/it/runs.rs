@@ -81,7 +81,7 @@ pub(crate) async fn a_lost_run_can_still_be_told_of_and_the_log_says_late(place:
     let told = store.record(ran(run_of(1), 4), cause(6)).await.unwrap();
     assert_eq!((told.status, told.revision), (Status::Finished, 5));
     assert_eq!(told.run.unwrap().outcome, Some(Outcome::Exited { code: 0 }));
-    let page = store.read_output(&run_of(1), Stream::Stdout, 0, 100).await.unwrap();
+    let page = store.read_output(&project(), &run_of(1), Stream::Stdout, 0, 100).await.unwrap();
     assert_eq!((&page.bytes[..], page.ended), (&b"kept"[..], true));
     assert!(store.record(ran(run_of(1), 4), cause(7)).await.is_err(), "told twice");
 
@@ -115,7 +115,7 @@ pub(crate) async fn a_run_keeps_the_ends_of_its_output(place: Place) {
             drop(store);
             store = place.open();
         }
-        let read = async |offset, max| store.read_output(&run, Stream::Stdout, offset, max).await.unwrap();
+        let read = async |offset, max| store.read_output(&project(), &run, Stream::Stdout, offset, max).await.unwrap();
         let head = read(4, 100).await;
         assert_eq!((head.offset, &head.bytes[..], head.gap, head.total), (4, &b"456789"[..], false, 25), "{state}");
         let tail = read(10, 100).await;
@@ -126,7 +126,7 @@ pub(crate) async fn a_run_keeps_the_ends_of_its_output(place: Place) {
             let page = read(beyond, 100).await;
             assert_eq!((page.bytes.len(), page.total), (0, 25), "{state} at {beyond}");
         }
-        let quiet = store.read_output(&run, Stream::Stderr, 0, 100).await.unwrap();
+        let quiet = store.read_output(&project(), &run, Stream::Stderr, 0, 100).await.unwrap();
         assert_eq!((quiet.bytes.len(), quiet.total, quiet.ended), (0, 0, state != "live"));
         if state == "live" {
             let done = store.record(ran(run.clone(), 25), cause(3)).await.unwrap();
