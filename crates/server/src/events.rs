@@ -121,6 +121,8 @@ impl Reader {
                 () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
             };
             match received {
+                // A revoked token ends what it opened.
+                Ok(_) if self.is_revoked() => break self.end("token_revoked"),
                 Ok(entry) => {
                     let mut frames = Vec::new();
                     self.take(&entry, &mut frames);
@@ -185,11 +187,11 @@ impl Reader {
     }
 
     fn heartbeat(&mut self) -> Bytes {
-        // A revoked token ends what it opened.
-        match self.gateway.authenticate(&self.secret) {
-            None => self.end("token_revoked"),
-            Some(_) => Bytes::from_static(b": still here\n\n"),
-        }
+        if self.is_revoked() { self.end("token_revoked") } else { Bytes::from_static(b": still here\n\n") }
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.gateway.authenticate(&self.secret).is_none()
     }
 
     fn end(&mut self, why: &str) -> Bytes {

@@ -1,5 +1,7 @@
 //! Plans: proposals, the guarded transitions of the lifecycle, and lists.
 
+use std::sync::Arc;
+
 use provara_domain::{
     Claim, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status, Timeout,
     Timestamp, Verdict,
@@ -279,8 +281,8 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such run or it is recorded already, or the store fails.
-    pub async fn record(&self, ran: Ran, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        let spools = std::sync::Arc::clone(&self.inner.spools);
+    pub async fn record(&self, ran: impl Into<Arc<Ran>>, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        let (ran, spools) = (ran.into(), Arc::clone(&self.inner.spools));
         let run = ran.run.clone();
         let streams = self.inner.files.read(move |_| spools.settle(&run)).await?;
         self.inner.writer.write(move |tx| record(tx, &ran, &streams, &cause)).await

@@ -160,6 +160,38 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost_and_room_brings_it_back(
 }
 
 #[test]
+fn how_a_run_ended_while_the_disk_was_full_is_recorded_when_there_is_room() {
+    let mut server = Troubled::new("6m");
+    server.start(&[], &[]);
+    let (_, planned) = server.plan("until [ -e go ]; do sleep 0.02; done; echo went");
+    let path = format!("/commands/{}", planned["pending_id"].as_str().unwrap());
+    let approve = format!("/approve/{}", planned["pending_id"].as_str().unwrap());
+    std::thread::scope(|scope| {
+        let approved = scope.spawn(|| server.ask("POST", &approve, OPERATOR, &Value::Null));
+        let state = |word: &str| {
+            let deadline = Instant::now() + PATIENCE;
+            while server.ask("GET", &path, OPERATOR, &Value::Null).1["state"] != word {
+                assert!(Instant::now() < deadline, "never {word}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        state("running");
+        server.plan_until_refused();
+        fs::write(server.root.path().join("workspace/go"), "").unwrap();
+        let log = server.root.path().join("server.log");
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&log).unwrap().contains("could not record how a run ended") {
+            assert!(Instant::now() < deadline, "the run never ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server.remount("size=64m");
+        let (status, run) = approved.join().unwrap();
+        assert_eq!((status, &run["stdout"], &run["exit_code"]), (200, &json!("went\n"), &json!(0)), "{run}");
+        state("finished");
+    });
+}
+
+#[test]
 fn a_start_on_a_read_only_disk_says_why_it_cannot_and_works_once_it_can() {
     let mut server = Troubled::new("32m");
     server.start(&[], &[]);

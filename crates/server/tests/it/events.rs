@@ -110,3 +110,17 @@ async fn a_position_that_the_log_has_not_reached_is_another_logs() {
         assert_eq!((&fault["msg"], &fault["input"]), (&why.into(), &"99".into()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_reads_nothing_more() {
+    let edge = Edge::new().await;
+    let mut reading = Reading::of(&edge, "/events").await;
+    reading.until(|text| text.contains(": caught up")).await;
+    let tokens = edge.world.gateway.tokens(&approver()).await.unwrap();
+    let operator = tokens.iter().find(|token| token.name.as_str() == "operator").unwrap();
+    edge.world.gateway.revoke_token(&approver(), &operator.id).await.unwrap();
+    edge.plan("ls").await;
+    reading.until(|_| false).await;
+    assert!(reading.text.contains("\"reason\":\"token_revoked\""), "{}", reading.text);
+    assert!(reading.positions().is_empty(), "an entry after the revocation was told");
+}
