@@ -1,8 +1,10 @@
 //! The project's own chores. `cargo xtask check` is the one gate: format, lints, dependency edges, documents, tests.
+//! `cargo xtask corpora` measures the built-in policy.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+mod corpora;
 mod edges;
 
 type Failure = Box<dyn std::error::Error>;
@@ -11,7 +13,11 @@ fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let done = match asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["check"] => check(),
-        _ => Err("usage: cargo xtask check".into()),
+        ["corpora", folder] => corpora::measure(folder.as_ref(), 0),
+        ["corpora", folder, "--show", count] => {
+            count.parse().map_err(Failure::from).and_then(|count| corpora::measure(folder.as_ref(), count))
+        }
+        _ => Err("usage: cargo xtask check | cargo xtask corpora FOLDER [--show COUNT]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
