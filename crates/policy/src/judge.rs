@@ -262,15 +262,16 @@ impl Pass<'_> {
     fn rules_on(&mut self, command: &Command, shell: Shell, span: Span, before: &[String], place: &Place<'_>) -> bool {
         let rules = self.rules;
         let mut known = false;
+        let (called, allowable) = (names(&command.program), may_be_allowed(command, shell));
         let cost = 1 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
         for (index, rule) in rules.iter().enumerate() {
             let Matcher::Facts(facts) = &rule.matcher else { continue };
-            let refused = rule.verdict == Verdict::Allow && !may_be_allowed(command, shell);
+            let refused = rule.verdict == Verdict::Allow && !allowable;
             if refused || !rule.shells.contains(&shell) {
                 continue;
             }
             self.steps += cost;
-            if holds(facts, command, before, place) {
+            if holds(facts, command, &called, before, place) {
                 known = true;
                 self.rule_speaks(index, span);
             }

@@ -208,7 +208,12 @@ impl Loading {
             match value.try_into::<RawRule>() {
                 Ok(rule) => self.take(file, rule),
                 Err(error) => {
-                    self.fault(file, Some(name), error.to_string(), "mend or remove the field it names");
+                    self.fault(
+                        file,
+                        Some(name),
+                        error.to_string().trim_end().replace('\n', " "),
+                        "mend or remove the field it names",
+                    );
                 }
             }
         }
@@ -218,7 +223,10 @@ impl Loading {
         let name = raw.id.clone();
         let matcher = &raw.matcher;
         let lists = [&matcher.begin, &matcher.args_any, &matcher.args_all, &matcher.args_none, &matcher.args_only];
-        self.regexes += 3 + lists.iter().map(|list| list.len()).sum::<usize>();
+        self.regexes += lists.iter().map(|list| list.len()).sum::<usize>()
+            + usize::from(matcher.raw.is_some())
+            + usize::from(matcher.redirect.is_some())
+            + usize::from(!matcher.flags_only.is_empty());
         if self.regexes > MAX_REGEXES {
             let what = format!("the files have more than {MAX_REGEXES} expressions up to here");
             return self.fault(file, Some(name), what, "join expressions by `|`");
@@ -245,8 +253,10 @@ impl Loading {
     }
 }
 
+/// Also makes visible what a file may hide from whoever reads the message.
 fn shortened(text: &str, most: usize) -> String {
-    if text.chars().count() <= most { text.to_owned() } else { text.chars().take(most).chain(['…']).collect() }
+    let shown = text.chars().map(|c| if is_hidden(c) { '\u{FFFD}' } else { c });
+    if text.chars().count() <= most { shown.collect() } else { shown.take(most).chain(['…']).collect() }
 }
 
 type Fault = (String, &'static str);
@@ -376,7 +386,7 @@ fn check_examples(policy: &Policy, index: usize, rule: &Rule, file: &str, errors
             errors.push(RuleError {
                 file: file.to_owned(),
                 rule: Some(rule.id.clone()),
-                what: format!("{what} `{text}`"),
+                what: format!("{what} `{}`", shortened(text, MAX_TEXT)),
                 mend: "correct the match or the example".to_owned(),
             });
         }

@@ -15,11 +15,17 @@ pub(crate) struct Place<'a> {
     pub(crate) workspaces: &'a [String],
 }
 
-/// Returns whether `command` is what `facts` describe. `before` are the names of the programs before it in its pipeline.
-pub(crate) fn holds(facts: &Facts, command: &Command, before: &[String], place: &Place<'_>) -> bool {
+/// Returns whether `command` is what `facts` describe. `called` are the [`names`] of its program; `before` are the names of the programs before it in its pipeline.
+pub(crate) fn holds(
+    facts: &Facts,
+    command: &Command,
+    called: &(String, String),
+    before: &[String],
+    place: &Place<'_>,
+) -> bool {
     let texts = || command.args.iter().map(|word| word.text.as_str());
     let any = |patterns: &[regex::Regex]| texts().any(|arg| patterns.iter().any(|p| p.is_match(arg)));
-    is_program(facts, &command.program)
+    is_program(facts, called)
         && (facts.first.is_empty() || facts.first.iter().any(|words| begins_with(&command.args, words)))
         && command.args.len() >= facts.begin.len()
         && texts().zip(&facts.begin).all(|(arg, pattern)| pattern.is_match(arg))
@@ -40,9 +46,8 @@ pub(crate) fn holds(facts: &Facts, command: &Command, before: &[String], place: 
         && facts.urls.is_none_or(|urls| name_hosts(urls, &command.args))
 }
 
-fn is_program(facts: &Facts, program: &str) -> bool {
-    let (base, stem) = names(program);
-    facts.programs.is_empty() || facts.programs.iter().any(|name| *name == base || *name == stem)
+fn is_program(facts: &Facts, (base, stem): &(String, String)) -> bool {
+    facts.programs.is_empty() || facts.programs.iter().any(|name| name == base || name == stem)
 }
 
 /// A dash alone is a name of standard input, not a flag.

@@ -64,6 +64,8 @@ pub(crate) fn inside(command: &Command) -> Inside {
             script_after(args, |flag| {
                 flag == "--command" || (flag.starts_with('-') && !flag.starts_with("--") && flag.ends_with('c'))
             })
+            // `sh <<< 'script'`
+            .or_else(|| Some(command.redirections.iter().find(|to| to.operator.ends_with("<<<"))?.target.clone()))
             .map_or(Inside::Plain, |script| Inside::Script(script, Shell::Bash))
         }
         "eval" => Inside::Script(joined(args), Shell::Bash),
