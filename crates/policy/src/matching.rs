@@ -158,9 +158,11 @@ fn is_local(url: &str) -> bool {
 
 /// Returns whether an allow rule may speak for `command` at all: what it is told to do is all that it does.
 pub(crate) fn may_be_allowed(command: &Command, shell: Shell) -> bool {
-    // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`.
-    let exact_name = shell == Shell::Pwsh
-        || command.program.rsplit('/').next().is_some_and(|base| base == names(&command.program).1);
+    // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`, and
+    // PowerShell knows no difference of case alone.
+    let (base, stem) = names(&command.program);
+    let exact_name =
+        base == stem && (shell == Shell::Pwsh || command.program.rsplit('/').next().is_some_and(|name| name == stem));
     let plain_program = !command.program.contains(['/', '\\'])
         || ["/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/"]
             .into_iter()
