@@ -92,6 +92,20 @@ pub fn read(text: &str, shell: Shell) -> Reading {
     reading
 }
 
+/// Begins to read `text`, which stands at `base` in the whole; none where that is nested too deeply.
+fn begin<'a, 'r>(
+    text: &'a str,
+    base: usize,
+    depth: u32,
+    reading: &'r mut Reading,
+) -> Option<(Cursor<'a>, Builder<'r>)> {
+    if depth > MAX_DEPTH {
+        reading.too_deep = true;
+        return None;
+    }
+    Some((Cursor { text, at: 0, base }, Builder::new(reading)))
+}
+
 /// Text that a person does not see as it runs.
 fn hidden_characters(text: &str, reading: &mut Reading) {
     for (at, c) in text.char_indices() {
