@@ -117,6 +117,18 @@ fn verdict(text: &str, shell: Shell) -> Verdict {
     judge(&POLICY, text, shell).verdict
 }
 
+/// Here-documents that never end are the exception: each is searched for to the end, up to the bound of all reading.
+#[test]
+fn twice_as_many_of_anything_takes_twice_the_steps() {
+    let grows = |piece: &&&str| {
+        let steps = |times| Shell::ALL.map(|shell| reader::read(&piece.repeat(times), shell).steps);
+        steps(100).iter().zip(steps(200)).any(|(once, twice)| twice > once * 11 / 5)
+    };
+    let growing: Vec<_> = PIECES.iter().filter(grows).collect();
+    assert_eq!(growing, [&"<<a\n"]);
+    assert!(reader::read(&"<<a\n".repeat(2000), Shell::Bash).steps < 2 * reader::MAX_STEPS);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
