@@ -1,9 +1,11 @@
 //! The project's own chores. `cargo xtask check` is the one gate: format, lints, dependency edges, documents, tests.
 //! `cargo xtask soak` runs the long proofs.
+//! `cargo xtask corpora` measures the built-in policy.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+mod corpora;
 mod edges;
 
 type Failure = Box<dyn std::error::Error>;
@@ -14,7 +16,11 @@ fn main() -> ExitCode {
         ["check"] => check(),
         ["soak"] => soak("600"),
         ["soak", seconds] if seconds.parse::<u32>().is_ok() => soak(seconds),
-        _ => Err("usage: cargo xtask check | cargo xtask soak [SECONDS]".into()),
+        ["corpora", folder] => corpora::measure(folder.as_ref(), 0),
+        ["corpora", folder, "--show", count] => {
+            count.parse().map_err(Failure::from).and_then(|count| corpora::measure(folder.as_ref(), count))
+        }
+        _ => Err("usage: cargo xtask check | soak [SECONDS] | corpora FOLDER [--show COUNT]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
