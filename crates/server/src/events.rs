@@ -44,6 +44,8 @@ struct Reader {
     next: u64,
     /// Entries up to here are in the store and have not been read yet.
     catch_up_to: u64,
+    /// Sent before everything else.
+    opening: Option<Bytes>,
     ended: bool,
     /// SHA-256 of the token that opened the stream.
     secret: [u8; 32],
@@ -74,7 +76,11 @@ pub(crate) async fn events(
         }
     };
     // Both name the last position that was seen.
-    let next = last.or(wanted.since).map_or(head, |seen| seen.saturating_add(1));
+    let seen = last.or(wanted.since);
+    let next = seen.map_or(head, |seen| seen.saturating_add(1));
+    // Who begins now has no position to come back with until something happens, and would miss what happens while it is
+    // away. An id without data is no event to a reader, only the place to resume from.
+    let opening = seen.is_none().then(|| head.checked_sub(1)).flatten().map(|last| format!("id: {last}\n\n").into());
     let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
     let reader = Reader {
         gateway: app.gateway.clone(),
@@ -83,6 +89,7 @@ pub(crate) async fn events(
         live,
         next,
         catch_up_to: head,
+        opening,
         ended: false,
         secret,
         _place: place,
@@ -101,6 +108,9 @@ impl Reader {
     async fn next_frame(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
+        }
+        if let Some(opening) = self.opening.take() {
+            return Some(opening);
         }
         if self.next < self.catch_up_to {
             return Some(self.catch_up().await);
