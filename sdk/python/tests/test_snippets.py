@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import agents.hub_tool
@@ -64,8 +64,6 @@ def test_a_token_set_in_the_code_counts(
 
 
 def test_the_placeholder_itself_is_refused(environment: Served) -> None:
-    import httpx
-
     with pytest.raises(httpx.HTTPStatusError) as refused:
         snippet("basic.py")
     assert refused.value.response.status_code == 401
@@ -122,7 +120,7 @@ def test_the_guide_shows_the_snippets_as_they_are() -> None:
 def test_settings_are_read_when_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     hub_tool: Any = agents.hub_tool
     assert (hub_tool.BASE, hub_tool.TOKEN) == ("http://127.0.0.1:8787", "")
-    os.environ["AGENT_HUB_BASE"] = "http://127.0.0.1:9"
+    monkeypatch.setenv("AGENT_HUB_BASE", "http://127.0.0.1:9")
     assert hub_tool.BASE == "http://127.0.0.1:9"
     with pytest.raises(AttributeError):
         _ = hub_tool.NONE
