@@ -11,13 +11,14 @@ an answer, and the next look is still worth asking for. Ends with 1 when a look 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
 
 import httpx
 
-from provara import Denied, NotRun, PolicyDenied, ProvaraClient, ProvaraError, RunResult, WaitTimeout
+from provara import Conflict, Denied, NotRun, PolicyDenied, ProvaraClient, ProvaraError, RunResult, WaitTimeout
 
 # What looks like a disk in `df` and is memory or an image that is always full.
 NO_DISKS = {"tmpfs", "devtmpfs", "squashfs", "efivarfs"}
@@ -35,27 +36,31 @@ class Diagnosis:
     def look(self, what: str, why: str, command: str) -> str | None:
         """Returns what the command printed; None where it did not run or could not tell."""
         print(f"\n== {why}")
-        try:
-            result = self.provara.run(command, note=why, timeout_s=60, timeout=self.patience)
-        except PolicyDenied as no:
-            return self.miss(what, f"policy denies it: {'; '.join(str(r.get('text')) for r in no.reasons)}")
-        except Denied as no:
-            return self.miss(what, f"a person said no{f': {no.reason}' if no.reason else ''}")
-        except NotRun as ended:
-            return self.miss(what, f"it was not run: {ended.state}")
-        except WaitTimeout as late:
-            # Nobody wants the answer any more, so nobody should be asked for it.
-            self.provara.cancel(late.pending_id)
-            return self.miss(what, f"no answer in {self.patience:g} s")
-        if not result.ok:
-            return self.miss(what, ended_how(result))
+        result = self.run(command, why)
+        if isinstance(result, str) or not result.ok:
+            because = result if isinstance(result, str) else ended_how(result)
+            print(f"   no result: {shown(because)}")
+            self.findings.append(f"{what}: not looked at; {because}")
+            self.missed += 1
+            return None
         print(shown(result.stdout), end="")
         return result.stdout
 
-    def miss(self, what: str, why: str) -> None:
-        print(f"   no result: {shown(why)}")
-        self.findings.append(f"{what}: not looked at; {why}")
-        self.missed += 1
+    def run(self, command: str, why: str) -> RunResult | str:
+        """Returns what became of the command, or why it did not run."""
+        try:
+            return self.provara.run(command, note=why, timeout_s=60, timeout=self.patience)
+        except PolicyDenied as no:
+            return f"policy denies it: {'; '.join(str(reason.get('text')) for reason in no.reasons)}"
+        except Denied as no:
+            return f"a person said no: {no.reason}" if no.reason else "a person said no"
+        except NotRun as ended:
+            return f"it was not run: {ended.state}"
+        except WaitTimeout as late:
+            # Nobody wants the answer any more, so nobody should be asked for it; it may have ended this moment.
+            with contextlib.suppress(Conflict):
+                self.provara.cancel(late.pending_id)
+            return f"no answer in {self.patience:g} s"
 
     def disks(self) -> None:
         table = self.look("disk", "Which file systems are nearly full?", "df -P -k")

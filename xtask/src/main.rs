@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 mod edges;
+mod sdk;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -31,7 +32,8 @@ fn check() -> Result<(), Failure> {
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
         succeed(doc)
     })?;
-    step("tests", tests)
+    step("tests", tests)?;
+    step("python package", sdk::check)
 }
 
 /// nextest where it is installed; cargo's own runner does the same work more slowly.

@@ -74,8 +74,8 @@ class Served:
     def agent_token(self) -> str:
         return self._settings.get("TOKEN") or self.token("agent_hub_token.txt")
 
-    def agent(self, **options: float) -> ProvaraClient:
-        return ProvaraClient(self.base, self.agent_token, **options)
+    def agent(self, patience: float = 30.0) -> ProvaraClient:
+        return ProvaraClient(self.base, self.agent_token, patience=patience)
 
     def operator(self) -> ProvaraClient:
         return ProvaraClient(self.base, self.token("operator_token.txt"))

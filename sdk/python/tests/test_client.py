@@ -58,7 +58,7 @@ def test_every_option_of_a_plan_arrives(server: Served) -> None:
         result = agent.run("cat; echo $X", stdin=b"\xc3\xbc\n", env={"X": "1"}, shell="bash", timeout_s=7, timeout=60)
         assert (result.stdout, result.command["timeout_s"]) == ("ü\n1\n", 7)
         with pytest.raises(TypeError, match="no option `timeoutt`"):
-            agent.plan("true", timeoutt=1)  # type: ignore[misc]
+            agent.plan("true", timeoutt=1)  # type: ignore[call-arg]
 
 
 def test_a_no_is_told_with_its_reason(server: Served) -> None:
@@ -97,7 +97,7 @@ def test_waiting_gives_up_when_told_to(server: Served) -> None:
     with server.agent() as agent:
         plan_id = agent.plan("make waiting")["pending_id"]
         begun = time.monotonic()
-        with pytest.raises(provara.WaitTimeout, match="still pending after 0.3 s") as gave_up:
+        with pytest.raises(provara.WaitTimeout, match=r"still pending after 0\.3 s") as gave_up:
             agent.wait(plan_id, timeout=0.3)
         assert time.monotonic() - begun < 10
         assert (gave_up.value.pending_id, gave_up.value.state) == (plan_id, "pending")
