@@ -53,16 +53,16 @@ def test_the_tool_is_found_alone_before_and_after_openai_agents(wheel: Path, tmp
     python = tmp_path / "env" / "bin" / "python"
     pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
-    run(*pip, "install", wheel)
+    run(*pip, "install", "--no-compile", wheel)
     assert run(python, "-c", USE) == "None", "alone, `agents` is a namespace of nobody"
 
-    run(*pip, "install", BESIDE)
+    run(*pip, "install", "--no-compile", BESIDE)
     assert run(python, "-c", USE_BOTH).endswith("agents/__init__.py")
 
     # Ours goes and comes back: now it is the later one.
     run(*pip, "uninstall", "--yes", "provara")
     run(python, "-c", "import agents; agents.Agent")
-    run(*pip, "install", wheel)
+    run(*pip, "install", "--no-compile", wheel)
     assert run(python, "-c", USE_BOTH).endswith("agents/__init__.py")
 
     run(*pip, "uninstall", "--yes", "openai-agents")
