@@ -7,6 +7,7 @@ use std::time::Instant;
 
 mod corpora;
 mod edges;
+mod sdk;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -40,7 +41,8 @@ fn check() -> Result<(), Failure> {
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
         succeed(doc)
     })?;
-    step("tests", tests)
+    step("tests", tests)?;
+    step("python package", sdk::check)
 }
 
 /// The long proofs: the same tests as in `check`, for as long as told, in an optimised build that can still be made to fail.

@@ -171,8 +171,12 @@ impl Reader {
         } else {
             self.next = after;
         }
-        let mut frames = Vec::from(&b": caught up\n\n"[..]);
+        let mut frames = Vec::new();
         entries.iter().for_each(|entry| self.push(entry, &mut frames));
+        // An id without data is no event to a reader, only the place to come back to: what it did not get in between, since it
+        // filters or has just begun, it need not be shown again, and nothing after it is missed.
+        let last = self.next.checked_sub(1).map_or(String::new(), |last| format!("id: {last}\n"));
+        frames.extend_from_slice(format!(": caught up\n{last}\n").as_bytes());
         frames.into()
     }
 
