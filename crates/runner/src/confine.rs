@@ -21,7 +21,7 @@ use crate::sys;
 /// Private and empty in every confined run.
 const PRIVATE_TMP: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Where services listen on sockets. Landlock does not govern connecting to those.
-const SERVICE_SOCKETS: [&str; 1] = ["/run"];
+const SERVICE_SOCKETS: [&str; 2] = ["/run", "/var/run"];
 /// Below every home folder.
 const CREDENTIALS: [&str; 20] = [
     ".ssh",
@@ -120,7 +120,7 @@ pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechani
         for folder in PRIVATE_TMP.iter().filter(|folder| Path::new(folder).is_dir()) {
             tmpfs(Path::new(folder), "mode=1777,size=1g,nr_inodes=200k").step(&format!("make {folder} private"))?;
         }
-        for folder in SERVICE_SOCKETS.iter().filter(|folder| Path::new(folder).is_dir()) {
+        for folder in SERVICE_SOCKETS.iter().filter(|folder| is_folder_itself(Path::new(folder))) {
             tmpfs(Path::new(folder), "mode=0755,size=16m").step(&format!("hide {folder}"))?;
         }
         fs::create_dir_all(&spec.workspace).step("make the workspace's place")?;
@@ -157,6 +157,11 @@ pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechani
 
 fn bind_nothing_back() -> io::Result<()> {
     Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+}
+
+/// Not by a link: `/var/run` usually leads to `/run`.
+fn is_folder_itself(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// A `/proc` of the host that is mounted a second time would show the server after all.

@@ -37,7 +37,7 @@ fn pwsh_gets_the_command_as_one_word_and_its_input() {
         return;
     }
     if !is_again() {
-        return again(ME, &["unshare", "--mount", "--propagation", "private"], As::Root);
+        return again(ME, &[], As::Root);
     }
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "none", "/usr/local/bin"]).status();
     assert!(mounted.unwrap().success());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 pub(crate) use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 pub(crate) use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,7 +24,8 @@ macro_rules! scenarios {
         $(mod $name {
             #[test]
             fn as_root() {
-                crate::support::as_root(super::$name());
+                let me = concat!(module_path!(), "::as_root");
+                crate::support::as_root(me, super::$name());
             }
 
             #[test]
@@ -46,16 +46,16 @@ pub(crate) fn play(scenario: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
 }
 
-pub(crate) fn as_root(scenario: impl Future<Output = ()>) {
-    if is_root() {
-        play(scenario);
-    } else {
-        eprintln!("skipped: only root can be a root server; the same scenario runs as this user");
+pub(crate) fn as_root(me: &str, scenario: impl Future<Output = ()>) {
+    match (is_root(), is_again()) {
+        (true, true) => play(scenario),
+        (true, false) => again(me, &[], As::Root),
+        (false, _) => eprintln!("skipped: only root can be a root server; the same scenario runs as this user"),
     }
 }
 
 pub(crate) fn as_an_ordinary_user(me: &str, scenario: impl Future<Output = ()>) {
-    if is_root() { again(me, &[], As::Ordinary) } else { play(scenario) }
+    if is_again() { play(scenario) } else { again(me, &[], As::Ordinary) }
 }
 
 /// Who a test is played again by.
@@ -99,17 +99,30 @@ impl Place {
 
     pub(crate) fn command(&self, me: &str, wrapper: &[&str], who: As) -> Command {
         let (_crate, me) = me.split_once("::").unwrap();
-        let mut words = wrapper.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        words.extend([format!("{}/it", self.mark()), "--exact".into(), me.into(), "--nocapture".into()]);
+        let program = format!("{}/it", self.mark());
+        let mut words = Vec::new();
+        if is_root() {
+            // A folder that no run makes private, unlike /tmp: else nothing but that would hide what lies there.
+            let mount = format!("mount -t tmpfs -o mode=1777 none {OUTSIDE_TMP} && exec \"$@\"");
+            words.extend(["unshare", "--mount", "--propagation=private", "sh", "-c", &mount, "sh"].map(str::to_owned));
+        }
+        if is_root() && who == As::Ordinary {
+            let user = [format!("--reuid={ORDINARY}"), format!("--regid={ORDINARY}"), "--clear-groups".into()];
+            words.push("setpriv".into());
+            words.extend(user);
+        }
+        words.extend(wrapper.iter().copied().chain([&*program, "--exact", me, "--nocapture"]).map(str::to_owned));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir("/").env_remove("HOME").env("PROVARA_TEST_AGAIN", "1");
-        if who == As::Ordinary {
-            // Leaves root's groups, too.
-            command.uid(ORDINARY).gid(ORDINARY);
+        if is_root() {
+            command.env("PROVARA_TEST_FOLDER", OUTSIDE_TMP);
         }
         command
     }
 }
+
+/// Where a test's own file system is mounted, in a mount namespace of its own.
+const OUTSIDE_TMP: &str = "/srv";
 
 /// Whether [`again`] started this process.
 pub(crate) fn is_again() -> bool {
@@ -154,7 +167,8 @@ impl World {
     }
 
     pub(crate) async fn with(same_user: SameUser) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let folder = std::env::var_os("PROVARA_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        let root = tempfile::tempdir_in(folder).unwrap();
         // The user that commands run as has to get through to the workspace, as it would in an installation.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let runtime = root.path().join("runtime");
