@@ -158,7 +158,7 @@ impl Runner {
         &self.host
     }
 
-    /// Ends the helper. Runs that are still going end with it.
+    /// Ends the helper. Runs that are still going have supervisors of their own, and end when their futures are dropped.
     pub async fn shutdown(&self) {
         let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = helper.process.kill();
