@@ -45,6 +45,8 @@ pub fn helper_main() -> ExitCode {
     // A killed server shows as the end of its socket. A signal at the parent's death would come when the *thread* ends that
     // started us, and a runtime's threads come and go.
     let _ = prctl::set_dumpable(false);
+    // Started from a descriptor, we would be called by its number, and so would the first process of each run.
+    let _ = prctl::set_name(c"provara-run");
     let server = io::stdin();
     loop {
         match next_run(server.as_fd()) {

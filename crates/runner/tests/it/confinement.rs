@@ -157,6 +157,7 @@ async fn the_servers_process_cannot_be_looked_into() {
         world.refuses(&format!("kill -{signal} {server}")).await;
     }
     // Also not by another road to the same process file system.
+    assert_eq!(world.run("cat /proc/1/comm").await.stdout, "provara-run\n");
     world.refuses("umount /proc").await;
     world.refuses("mkdir p && mount -t proc proc p").await;
 }
