@@ -82,6 +82,23 @@ impl Gateway {
         Ok(inner.store.create_token(token, inner.cause(who)).await?)
     }
 
+    /// Makes a token of the same name and roles in the place of `old`, which ends in the same step: at no time are there
+    /// two or none. The secret was made, and is shown, by the caller.
+    ///
+    /// # Errors
+    /// When the caller is no admin, `old` is not there or was revoked, or the store fails.
+    pub async fn replace_token(
+        &self,
+        who: &Principal,
+        old: &TokenId,
+        secret_sha256: [u8; 32],
+    ) -> Result<TokenRecord, PrincipalError> {
+        admin(who)?;
+        let inner = &self.inner;
+        let id = TokenId::new(inner.platform.now(), inner.id_entropy());
+        Ok(inner.store.replace_token(old, id, secret_sha256, inner.cause(who)).await?)
+    }
+
     /// Returns every token's record. No secret is among them; none is kept.
     ///
     /// # Errors
