@@ -10,7 +10,7 @@ use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, She
 use provara_policy::Policy;
 use provara_runner::{HostReport, RunHandle, Runner};
 use provara_store::{Cause, Counts, Entropy, Store, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
     pub(crate) stopping: AtomicBool,
+    /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
+    quiet: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -119,6 +121,7 @@ impl Gateway {
             running: Mutex::default(),
             ended: Notify::new(),
             stopping: AtomicBool::new(false),
+            quiet: watch::channel(false).0,
             tasks: Mutex::default(),
         });
         let gateway = Self { inner };
@@ -149,11 +152,9 @@ impl Gateway {
         }
     }
 
-    /// Ends in order: claims nothing more, gives running commands `grace` to end, cancels the rest, records everything.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn stop(&self, grace: Duration) -> Result<(), GatewayError> {
+    /// Ends the work in order: claims nothing more, gives running commands `grace` to end, cancels the rest, records
+    /// everything. Whoever waits for a plan then gets it as it stands. Still answers; [`Gateway::close`] follows.
+    pub async fn quiesce(&self, grace: Duration) {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
         inner.work.notify_one();
@@ -162,6 +163,15 @@ impl Gateway {
             // The runner ends a tree in bounded time; what cannot be ended even then is lost, and recovery will say so.
             let _ = tokio::time::timeout(Duration::from_secs(10), inner.all_ended()).await;
         }
+        inner.quiet.send_replace(true);
+    }
+
+    /// Ends what is left: the log's last entry, its checkpoint, the helper, the store.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn close(&self) -> Result<(), GatewayError> {
+        let inner = &self.inner;
         inner.store.server_event(EventBody::ServerStopped, inner.system_cause()).await?;
         let _ = self.checkpoint().await;
         for task in lock(&inner.tasks).drain(..) {
@@ -172,6 +182,12 @@ impl Gateway {
         }
         inner.store.close().await;
         Ok(())
+    }
+
+    /// Waits until nothing runs any more because the gateway is ending.
+    pub async fn quiet(&self) {
+        // An error means that the gateway is gone, which is as quiet as it gets.
+        let _ = self.inner.quiet.subscribe().wait_for(|quiet| *quiet).await;
     }
 
     /// Returns how many plans are in which state; kept, never counted.

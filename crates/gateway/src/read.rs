@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Returns the plan once it is settled: what a synchronous approval waits for. The run goes on if the caller stops
-    /// waiting.
+    /// waiting. When the gateway ends, the plan as it stands.
     ///
     /// # Errors
     /// As [`Gateway::command`].
@@ -106,7 +106,10 @@ impl Gateway {
             if done(&record) {
                 return Ok(record);
             }
-            waiting.changed().await;
+            tokio::select! {
+                () = waiting.changed() => {}
+                () = self.quiet() => return self.command(who, id).await,
+            }
         }
     }
 

@@ -108,7 +108,11 @@ impl Reader {
         // One deadline for the whole wait: entries that this reader does not get must not silence the heartbeat.
         let silent_until = tokio::time::Instant::now() + HEARTBEAT;
         loop {
-            match tokio::time::timeout_at(silent_until, self.live.recv()).await {
+            let next = tokio::select! {
+                next = tokio::time::timeout_at(silent_until, self.live.recv()) => next,
+                () = self.gateway.quiet() => Ok(Err(RecvError::Closed)),
+            };
+            match next {
                 // A revoked token ends what it opened.
                 Err(_) if self.gateway.authenticate(&self.secret).is_none() => return Some(self.end("token_revoked")),
                 Err(_) => return Some(Bytes::from_static(b": still here\n\n")),

@@ -248,7 +248,13 @@ pub(crate) async fn approve(
         return Ok((StatusCode::ACCEPTED, axum::Json(wire::command(&record))).into_response());
     }
     let record = app.gateway.settled(&who, &id).await?;
-    let Some(known) = &record.run else {
+    let Some(known) = record.run.as_ref().filter(|_| record.status.is_settled()) else {
+        if !record.status.is_settled() {
+            let text = "the server is stopping; your decision is kept, and what is not begun yet runs when the server is back soon enough";
+            return Err(Problem::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text)
+                .with("state", record.status.as_str())
+                .retry_after(5));
+        }
         let text = format!("the plan was approved and then became {}; it was not run", record.status);
         return Err(Problem::caller(StatusCode::CONFLICT, "not_run", text).with("state", record.status.as_str()));
     };
