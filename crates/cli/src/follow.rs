@@ -39,16 +39,16 @@ impl Session {
         if io::stderr().is_terminal() {
             self.advise(&format!("waiting for a decision: provara approve {id}"));
         }
-        Followed { session: self, client, following, id }.to_its_end()
+        Followed { session: self, client, following, id }.until_the_end()
     }
 
     pub(crate) fn attach(&self, id: &str, following: &Following) -> Result<ExitCode, Failure> {
-        Followed { session: self, client: self.reader()?, following, id: id.to_owned() }.to_its_end()
+        Followed { session: self, client: self.reader()?, following, id: id.to_owned() }.until_the_end()
     }
 }
 
 impl Followed<'_> {
-    fn to_its_end(mut self) -> Result<ExitCode, Failure> {
+    fn until_the_end(mut self) -> Result<ExitCode, Failure> {
         let mut armed = self.armed();
         let waiting = Progress::start(self.session.quiet, "waiting for a decision");
         let run = loop {
@@ -61,13 +61,13 @@ impl Followed<'_> {
                         drop(armed);
                         armed = self.armed();
                     }
-                    None => return Err(never_ran("superseded", plan)),
+                    None => return Err(never_ran("superseded", &plan)),
                 },
                 state @ ("running" | "finished" | "lost") => match run_id(&plan) {
                     Some(run) => break run,
-                    None => return Err(never_ran(&state.to_owned(), plan)),
+                    None => return Err(never_ran(state, &plan)),
                 },
-                state => return Err(never_ran(&state.to_owned(), plan)),
+                state => return Err(never_ran(state, &plan)),
             }
         };
         drop(waiting);
@@ -79,7 +79,7 @@ impl Followed<'_> {
             match text(&plan, "state") {
                 "running" => {}
                 "finished" => break self.finished(plan),
-                state => break Err(never_ran(&state.to_owned(), plan)),
+                state => break Err(never_ran(state, &plan)),
             }
         };
         drop(armed);
@@ -205,7 +205,7 @@ fn run_id(plan: &Value) -> Option<String> {
 }
 
 /// A plan that did not run, or whose end nobody knows.
-fn never_ran(state: &str, plan: Value) -> Failure {
+fn never_ran(state: &str, plan: &Value) -> Failure {
     let reason = plan.get("decision").map(|decision| text(decision, "reason")).filter(|reason| !reason.is_empty());
     let why = reason.map(|reason| format!(": {}", visible_line(reason))).unwrap_or_default();
     let (code, text) = match state {
@@ -217,5 +217,5 @@ fn never_ran(state: &str, plan: Value) -> Failure {
         "lost" => (1, "lost: the server died while the command ran; its outcome is unknown".to_owned()),
         state => (1, format!("the plan is {}", visible_line(state))),
     };
-    Failure::Ended { text, code, plan: Box::new(plan) }
+    Failure::Ended { text, code, plan: Box::new(plan.clone()) }
 }
