@@ -15,7 +15,7 @@ pub(crate) enum ClientError {
     Unreachable { base: String, cause: Box<ureq::Error> },
     #[error("the server at {base} went away while it answered")]
     Cut { base: String },
-    #[error("{}", crate::display::visible_line(detail))]
+    #[error("{detail}")]
     Refused { status: u16, code: String, detail: String, body: Box<Value> },
     #[error("the server's answer cannot be read; is AGENT_HUB_BASE ({base}) really Provara?")]
     NotProvara { base: String },

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::interrupt::at_interrupt;
 use crate::paint::Paint;
 use crate::progress::Progress;
+use crate::table::Cell;
 use crate::{clock, secrets, table};
 
 /// The most that a command may be given to read: what the API takes.
@@ -88,11 +89,12 @@ impl Session {
         let row = |plan: &Value| {
             let judgement = plan.get("judgement").unwrap_or(&Value::Null);
             let since = plan.get("ts").and_then(Value::as_f64).map(|ts| table::age(now - ts)).unwrap_or_default();
-            let own = |field: &str| text(plan, field).to_owned();
-            let (verdict, severity) = (text(judgement, "verdict").to_owned(), text(judgement, "severity").to_owned());
-            vec![own("pending_id"), since, own("agent"), verdict, severity, table::first_line(text(plan, "command"))]
+            let own = |field: &str| Cell::of(text(plan, field));
+            let of = |field: &str| Cell::of(text(judgement, field));
+            let command = Cell::first_line(text(plan, "command"));
+            vec![own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity"), command]
         };
-        let rows: Vec<Vec<String>> = answer.as_array().into_iter().flatten().map(row).collect();
+        let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
         self.answer(&answer, |out, paint| match rows.is_empty() {
             true => writeln!(out, "nothing waits"),
             false => table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"], &rows),
@@ -131,11 +133,11 @@ impl Session {
         let answer = client.post(&path, &body)?;
         drop((waiting, armed));
         self.answer(&answer, |out, _| {
-            writeln!(out, "{}", ending(&answer))?;
+            writeln!(out, "{}", visible_line(&ending(&answer)))?;
             for stream in ["stdout", "stderr"] {
                 out.write_all(visible(text(&answer, stream)).as_bytes())?;
                 if answer.get(format!("{stream}_truncated")).and_then(Value::as_bool) == Some(true) {
-                    writeln!(out, "\n… {stream} goes on; `provara attach {}` shows all", visible_line(id))?;
+                    writeln!(out, "\n⟦{stream} goes on; `provara attach {}` shows all⟧", visible_line(id))?;
                 }
             }
             Ok(())

@@ -130,7 +130,7 @@ impl Page<'_> {
         self.field("run", text(run, "run_id"))?;
         self.field("began", text(run, "started_at"))?;
         if run.get("outcome").is_some_and(|outcome| !outcome.is_null()) {
-            writeln!(self.out, "outcome   {}", ending(run))?;
+            self.field("outcome", &ending(run))?;
         }
         for stream in ["stdout", "stderr"] {
             let Some(output) = run.get(stream).and_then(Value::as_str).filter(|output| !output.is_empty()) else {
@@ -190,13 +190,13 @@ fn part<'a>(command: &'a str, span: Option<&Value>) -> Option<&'a str> {
     (part.len() < command.len() && !part.is_empty()).then_some(part)
 }
 
-/// Returns how a run ended, in a line.
+/// Returns how a run ended. Not made visible yet.
 pub(crate) fn ending(run: &Value) -> String {
     let Some(outcome) = run.get("outcome").filter(|outcome| !outcome.is_null()) else {
         return "outcome unknown".to_owned();
     };
     let number = |field: &str| outcome.get(field).map(ToString::to_string).unwrap_or_default();
-    let words = match text(outcome, "kind") {
+    match text(outcome, "kind") {
         "exited" => format!("exited with code {}", number("code")),
         "signalled" => format!("signalled: signal {} ended it", number("signal")),
         "timed_out" => "timed_out: it was ended at its time-out".to_owned(),
@@ -204,8 +204,7 @@ pub(crate) fn ending(run: &Value) -> String {
         "spawn_failed" => format!("spawn_failed ({}): {}", text(outcome, "failure"), text(outcome, "message")),
         "limit_exceeded" => format!("limit_exceeded: it went over its bound of {}", text(outcome, "limit")),
         _ => outcome.to_string(),
-    };
-    visible_line(&words)
+    }
 }
 
 #[cfg(test)]

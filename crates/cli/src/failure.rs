@@ -74,5 +74,6 @@ pub(crate) fn complain(failure: &Failure, as_json: bool) {
     if as_json {
         let _ = display::write_json(&mut io::stdout().lock(), &failure.json(&text));
     }
-    let _ = writeln!(io::stderr(), "provara: {}", display::visible(&text));
+    // Further lines are marked: none of them may pass for a message of its own.
+    let _ = writeln!(io::stderr(), "provara: {}", display::visible(&text.replace('\n', "\n  | ")));
 }

@@ -12,7 +12,7 @@ use crate::args::{Following, Proposal};
 use crate::client::{Client, ClientError, encoded};
 use crate::commands::{Session, plan_path};
 use crate::describe::{ending, text};
-use crate::display::{self, VisibleStream, visible, visible_line};
+use crate::display::{self, VisibleStream, visible};
 use crate::failure::Failure;
 use crate::interrupt::{Armed, at_interrupt};
 use crate::progress::Progress;
@@ -207,7 +207,7 @@ fn run_id(plan: &Value) -> Option<String> {
 /// A plan that did not run, or whose end nobody knows.
 fn never_ran(state: &str, plan: &Value) -> Failure {
     let reason = plan.get("decision").map(|decision| text(decision, "reason")).filter(|reason| !reason.is_empty());
-    let why = reason.map(|reason| format!(": {}", visible_line(reason))).unwrap_or_default();
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let (code, text) = match state {
         "denied" => (3, format!("a person denied this command{why}")),
         "blocked" => (3, "policy denied this command".to_owned()),
@@ -215,7 +215,7 @@ fn never_ran(state: &str, plan: &Value) -> Failure {
         "withdrawn" => (1, "withdrawn: it was taken back before a decision".to_owned()),
         "cancelled" => (1, "cancelled: it was stopped before it ran".to_owned()),
         "lost" => (1, "lost: the server died while the command ran; its outcome is unknown".to_owned()),
-        state => (1, format!("the plan is {}", visible_line(state))),
+        state => (1, format!("the plan is {state}")),
     };
     Failure::Ended { text, code, plan: Box::new(plan.clone()) }
 }

@@ -12,6 +12,7 @@ use crate::commands::{Session, page, put};
 use crate::describe::text;
 use crate::display::visible_line;
 use crate::failure::Failure;
+use crate::table::Cell;
 use crate::{rules, table};
 
 impl Session {
@@ -35,8 +36,8 @@ impl Session {
     fn rules(&self) -> Result<ExitCode, Failure> {
         let answer = self.operator()?.get("/policy")?;
         let rules = answer.get("rules").and_then(Value::as_array);
-        let row = |rule: &Value| ["id", "verdict", "severity", "reason"].map(|field| text(rule, field).to_owned());
-        let rows: Vec<Vec<String>> = rules.into_iter().flatten().map(|rule| row(rule).to_vec()).collect();
+        let row = |rule: &Value| ["id", "verdict", "severity", "reason"].map(|field| Cell::of(text(rule, field)));
+        let rows: Vec<Vec<Cell>> = rules.into_iter().flatten().map(|rule| row(rule).to_vec()).collect();
         self.answer(&answer, |out, paint| {
             let version = answer.get("policy").unwrap_or(&Value::Null);
             table::write(out, paint, &["RULE", "VERDICT", "SEVERITY", "REASON"], &rows)?;
@@ -55,10 +56,10 @@ impl Session {
                     let roles: Vec<&str> = roles.filter_map(Value::as_str).collect();
                     let revoked = text(token, "revoked_at");
                     let state = if revoked.is_empty() { "valid".to_owned() } else { format!("revoked {revoked}") };
-                    let own = |field: &str| text(token, field).to_owned();
-                    vec![own("id"), own("name"), roles.join(","), own("created_at"), state]
+                    let own = |field: &str| Cell::of(text(token, field));
+                    vec![own("id"), own("name"), Cell::of(&roles.join(",")), own("created_at"), Cell::of(&state)]
                 };
-                let rows: Vec<Vec<String>> = answer.as_array().into_iter().flatten().map(row).collect();
+                let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
                 self.answer(&answer, |out, paint| {
                     table::write(out, paint, &["ID", "NAME", "ROLES", "CREATED", "STATE"], &rows)
                 })
@@ -86,8 +87,8 @@ impl Session {
                 let answer = client.get("/workspaces")?;
                 let paths = answer.as_array().into_iter().flatten().filter_map(Value::as_str);
                 let origin = |n: usize| if n == 0 { "configuration" } else { "added" };
-                let rows: Vec<Vec<String>> =
-                    paths.enumerate().map(|(n, path)| vec![path.to_owned(), origin(n).to_owned()]).collect();
+                let rows: Vec<Vec<Cell>> =
+                    paths.enumerate().map(|(n, path)| vec![Cell::of(path), Cell::of(origin(n))]).collect();
                 self.answer(&answer, |out, paint| table::write(out, paint, &["PATH", "FROM"], &rows))
             }
             Workspace::Add { path } => {

@@ -147,7 +147,11 @@ fn log_seed(path: &Path) -> io::Result<[u8; 32]> {
 /// The path as the kernel sees it: links followed as far as it exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
-        .find_map(|there| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?)))
+        .find_map(|there| {
+            let (there, rest) = (there.canonicalize().ok()?, path.strip_prefix(there).ok()?);
+            // Joining nothing would leave a slash at the end, and what compares paths as text would miss it.
+            Some(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
+        })
         .unwrap_or_else(|| path.to_owned())
 }
 

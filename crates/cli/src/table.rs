@@ -8,11 +8,32 @@ use crate::paint::{Paint, Tone};
 /// How much of a text a list shows, in characters.
 const CELL: usize = 60;
 
-/// Writes `rows` under `heads`, each column as wide as its widest cell. Every cell is made visible.
-pub(crate) fn write(out: &mut dyn Write, paint: Paint, heads: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let shown: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible_line(cell)).collect()).collect();
+/// What stands in a list: text that was made visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cell(String);
+
+impl Cell {
+    /// Returns `text` on one line, whole.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(visible_line(text))
+    }
+
+    /// Returns the beginning of `text`'s first line. What is left out is counted, in brackets that no text can forge, so that
+    /// nobody takes the part for the whole.
+    pub(crate) fn first_line(text: &str) -> Self {
+        let line = text.split('\n').next().unwrap_or_default();
+        let kept: String = line.chars().take(CELL).collect();
+        match text.chars().count() - kept.chars().count() {
+            0 => Self::of(&kept),
+            more => Self(format!("{} ⟦+{more} characters⟧", visible_line(&kept))),
+        }
+    }
+}
+
+/// Writes `rows` under `heads`, each column as wide as its widest cell.
+pub(crate) fn write(out: &mut dyn Write, paint: Paint, heads: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
     let width = |column: usize| {
-        let cells = shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.0.chars().count());
         cells.chain(heads.get(column).map(|head| head.len())).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
@@ -21,20 +42,10 @@ pub(crate) fn write(out: &mut dyn Write, paint: Paint, heads: &[&str], rows: &[V
         padded.join("  ").trim_end().to_owned()
     };
     writeln!(out, "{}", paint.paint(Tone::Head, &line(&mut heads.iter().copied())))?;
-    for row in &shown {
-        writeln!(out, "{}", line(&mut row.iter().map(String::as_str)))?;
+    for row in rows {
+        writeln!(out, "{}", line(&mut row.iter().map(|cell| cell.0.as_str())))?;
     }
     Ok(())
-}
-
-/// Returns the first line of `text` for a list. What is left out is counted, so that nobody takes the part for the whole.
-pub(crate) fn first_line(text: &str) -> String {
-    let line = text.split('\n').next().unwrap_or_default();
-    let kept: String = line.chars().take(CELL).collect();
-    match text.chars().count() - kept.chars().count() {
-        0 => kept,
-        more => format!("{kept} … +{more} characters"),
-    }
 }
 
 /// Returns how long ago something was, in its largest unit: `7s`, `12m`, `3h`, `5d`.
@@ -54,9 +65,11 @@ mod tests {
 
     #[test]
     fn a_list_says_what_it_leaves_out() {
-        assert_eq!(first_line("ls"), "ls");
-        assert_eq!(first_line("ls\nrm x"), "ls … +5 characters");
-        assert_eq!(first_line(&"ä".repeat(70)), format!("{} … +10 characters", "ä".repeat(60)));
+        let shown = |text: &str| Cell::first_line(text).0;
+        assert_eq!(shown("ls"), "ls");
+        assert_eq!(shown("ls\nrm x"), "ls ⟦+5 characters⟧");
+        assert_eq!(shown(&"ä".repeat(70)), format!("{} ⟦+10 characters⟧", "ä".repeat(60)));
+        assert_eq!(shown("ls ⟦+5 characters⟧"), "ls ⟦U+27E6⟧+5 characters⟦U+27E7⟧");
     }
 
     #[test]

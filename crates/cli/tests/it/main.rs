@@ -1,7 +1,11 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod commands;
+mod doctor;
+mod documents;
 mod served;
+mod serving;
 
 use std::path::Path;
 use std::process::{Command, Output};
