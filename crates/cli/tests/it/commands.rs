@@ -322,30 +322,23 @@ fn run_follows_an_edit_and_reads_its_input_from_a_pipe() {
 #[test]
 fn an_interrupt_leaves_the_plan_and_says_how_to_come_back() {
     let server = Served::new();
-    let interrupted = |arguments: &[&str]| {
-        let (child, id) = running(&server, arguments);
-        // The plan waits; that its waiting began is seen by the server answering a long poll, which a signal cuts anyhow.
+    let at_work = |arguments: &[&str]| {
+        let (mut child, id) = running(&server, arguments);
+        drop(answer(&server, &["approve", &id, "--yes", "--no-wait"]));
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
         (told(&server, &child.wait_with_output().unwrap()), id)
     };
-    let ((code, _, err), id) = interrupted(&["run", "--", "make left"]);
-    assert_eq!(code, Some(130));
-    assert!(
-        err.is_empty()
-            || err == "\nprovara: left; the plan goes on. Come back: provara attach ID. End it: provara cancel ID\n",
-        "{err}"
-    );
-    assert_eq!(call(&server, &["status", &id]).1, "pending\n");
-    let (child, id) = running(&server, &["run", "--cancel-on-interrupt", "--", "echo at work; sleep 4802"]);
-    drop(answer(&server, &["approve", &id, "--yes", "--no-wait"]));
-    let mut child = child;
-    let mut line = [0; 8];
-    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-    let (code, _, err) = told(&server, &child.wait_with_output().unwrap());
+    let ((code, _, err), id) = at_work(&["run", "--", "echo at work; sleep 4803"]);
+    let words = "\nprovara: left; the plan goes on. Come back: provara attach ID. End it: provara cancel ID\n";
+    assert_eq!((code, err.as_str()), (Some(130), words));
+    assert_eq!(call(&server, &["status", &id]).1, "running\n");
+    assert!(alive("sleep\u{0}4803"), "the interrupt reached the command");
+    drop(answer(&server, &["cancel", &id]));
+    let ((code, _, err), _) = at_work(&["run", "--cancel-on-interrupt", "--", "echo at work; sleep 4802"]);
     assert_eq!(code, Some(130));
     assert!(err.starts_with("\nprovara: cancel was asked for; the plan is "), "{err}");
-    until("the end of it", || !alive("sleep\u{0}4802"));
+    until("the end of both", || !alive("sleep\u{0}4802") && !alive("sleep\u{0}4803"));
 }
 
 #[test]
@@ -499,7 +492,7 @@ fn dedupe_and_an_idempotency_key_answer_with_the_same_plan() {
 }
 
 /// Runs with a terminal for stdout and stderr, and returns what it would have shown.
-fn on_a_terminal(mut command: Command) -> String {
+pub(crate) fn on_a_terminal(mut command: Command) -> String {
     let pty = nix::pty::openpty(None, None).unwrap();
     let theirs = fs::File::from(pty.slave);
     let mut child = command.stdout(theirs.try_clone().unwrap()).stderr(theirs).spawn().unwrap();
@@ -558,6 +551,17 @@ fn a_terminal_gets_no_odd_character_and_colour_only_where_it_is_wanted() {
     };
     assert!(!piped(None));
     assert!(piped(Some(("CLICOLOR_FORCE", "1"))));
+}
+
+#[test]
+fn what_takes_long_shows_on_a_terminal_that_it_lives_unless_it_shall_be_quiet() {
+    let server = Served::new();
+    let shown = |quiet: &[&str]| {
+        let id = server.plan("sleep 2; echo slept");
+        on_a_terminal(command(&server, &[quiet, &["approve", &id, "--yes"]].concat()))
+    };
+    assert!(shown(&[]).contains("\r\u{1b}[Kapproved; the command runs (1 s)"));
+    assert_eq!(shown(&["--quiet"]), "exited with code 0\nslept\n");
 }
 
 #[test]

@@ -259,7 +259,51 @@ fn no_log_of_any_level_tells_what_is_not_its_business() {
 }
 
 #[test]
+fn the_log_is_for_people_on_a_terminal_and_the_operators_token_is_shown_there_once_and_kept_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_provara"));
+    command.env_clear().env("AGENT_HUB_ROOT", dir.path()).env("AGENT_HUB_PORT", "0").arg("serve");
+    let process = command.stdin(Stdio::null()).stderr(fs::File::from(pty.slave)).spawn().unwrap();
+    drop(command);
+    let mut lines = BufReader::new(fs::File::from(pty.master)).lines();
+    let mut said = Vec::new();
+    while !said.last().is_some_and(|line: &String| line.contains("next: ")) {
+        said.push(lines.next().unwrap().unwrap());
+    }
+    let mut base = String::new();
+    until("the server", || {
+        base = fs::read_to_string(dir.path().join("runtime/address")).unwrap_or_default().trim().to_owned();
+        !base.is_empty()
+    });
+    let mut server = Served { root: dir, process, base };
+    assert!(said.iter().any(|line| line.contains("listens on http://127.0.0.1:")), "{said:?}");
+    assert!(!said.iter().any(|line| line.starts_with('{')), "{said:?}");
+    let token = said.iter().find_map(|line| line.split("kept nowhere: ").nth(1)).unwrap().trim().to_owned();
+    assert_eq!(server.by(&token, "GET", "/tokens", &Value::Null).0, 200);
+    assert!(!server.root.path().join("runtime/operator_token.txt").exists());
+    kill(pid(&server), Signal::SIGTERM).unwrap();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(rest.iter().any(|line| line.contains("stopping: no new work")), "{rest:?}");
+    assert!(server.process.wait().unwrap().success());
+    // The next start knows the token by its hash, and makes no other.
+    (server.process, server.base) = crate::served::start(server.root.path());
+    assert_eq!(server.by(&token, "GET", "/tokens", &Value::Null).0, 200);
+    assert!(!server.root.path().join("runtime/operator_token.txt").exists());
+}
+
+#[test]
 fn the_level_of_the_log_is_kept_and_a_check_starts_nothing() {
+    let quiet = tempfile::tempdir().unwrap();
+    fs::set_permissions(quiet.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(quiet.path().join(".env"), "AGENT_HUB_LOG_LEVEL=ERROR\n").unwrap();
+    let (process, base) = crate::served::start(quiet.path());
+    let mut server = Served { root: quiet, process, base };
+    kill(pid(&server), Signal::SIGTERM).unwrap();
+    assert!(server.process.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(server.root.path().join("server.log")).unwrap(), "");
+
     let dir = tempfile::tempdir().unwrap();
     let checked = serve(dir.path(), &[], &["--check"]).output().unwrap();
     assert!(checked.status.success() && checked.stdout.ends_with(b"\nOK\n"), "{checked:?}");
