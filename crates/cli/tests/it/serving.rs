@@ -120,6 +120,26 @@ fn a_workspace_that_would_expose_our_files_is_refused_when_it_is_added_later() {
 }
 
 #[test]
+fn a_workspace_that_a_later_configuration_would_expose_is_one_no_more() {
+    let mut server = Served::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().canonicalize().unwrap();
+    let added =
+        server.cli(("AGENT_HUB_OPERATOR_TOKEN", &server.operator()), &["workspace", "add", path.to_str().unwrap()]);
+    assert!(added.status.success(), "{added:?}");
+    kill(pid(&server), Signal::SIGTERM).unwrap();
+    assert!(server.process.wait().unwrap().success());
+    // From now on a checkpoint is kept where commands may write.
+    let sink = format!("AGENT_HUB_CHECKPOINT_SINKS=file:{}\n", path.join("kept").display());
+    fs::write(server.root.path().join(".env"), sink).unwrap();
+    (server.process, server.base) = crate::served::start(server.root.path());
+    let (_, listed) = server.by(&server.operator(), "GET", "/workspaces", &Value::Null);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    let log = fs::read_to_string(server.root.path().join("server.log")).unwrap();
+    assert!(log.contains("it is no workspace any more"), "{log}");
+}
+
+#[test]
 fn sigterm_gives_a_running_command_its_grace_and_its_approver_an_answer() {
     let mut server = Served::new();
     let id = server.plan("touch begun; sleep 1; echo done");

@@ -188,3 +188,30 @@ async fn a_run_keeps_the_ends_of_its_output_and_a_crash_makes_it_lost() {
     assert_eq!(listed.iter().map(|it| it.status).collect::<Vec<_>>(), [Status::Lost, Status::Finished]);
     root_matches_the_leaves(&store).await;
 }
+
+#[tokio::test]
+async fn a_token_is_replaced_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig { runtime: folder.path().to_owned(), output_keep: 1 << 20 }).unwrap();
+    let token = |n: u64, secret: u8| NewToken {
+        id: TokenId::new(at(0), n),
+        name: Name::parse(&format!("holder{n}")).unwrap(),
+        roles: Roles::of(&[Role::Agent]),
+        project: Name::default_project(),
+        secret_sha256: [secret; 32],
+    };
+    let old = store.create_token(token(1, 1), cause(1 << 64, 0)).await.unwrap();
+    store.create_token(token(2, 2), cause(2 << 64, 0)).await.unwrap();
+    let head = store.head();
+    // The secret of another token: nothing of the replacement may stay.
+    let refused = store.replace_token(&old.id, TokenId::new(at(1), 3), [2; 32], cause(3 << 64, 1)).await;
+    assert!(matches!(refused, Err(TokenError::Exists)), "{refused:?}");
+    assert!(store.principal(&[1; 32]).is_some() && store.head() == head);
+    let new = store.replace_token(&old.id, TokenId::new(at(1), 3), [3; 32], cause(4 << 64, 1)).await.unwrap();
+    assert_eq!((&new.name, &new.roles), (&old.name, &old.roles));
+    assert!(store.principal(&[1; 32]).is_none() && store.principal(&[3; 32]).is_some());
+    assert_eq!(store.head(), head + 2);
+    let again = store.replace_token(&old.id, TokenId::new(at(2), 4), [4; 32], cause(5 << 64, 2)).await;
+    assert!(matches!(again, Err(TokenError::NotFound)), "{again:?}");
+    store.close().await;
+}
