@@ -327,6 +327,9 @@ fn the_level_of_the_log_is_kept_and_a_check_starts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let checked = serve(dir.path(), &[], &["--check"]).output().unwrap();
     assert!(checked.status.success() && checked.stdout.ends_with(b"\nOK\n"), "{checked:?}");
+    let open =
+        |arguments: &[&str]| serve(dir.path(), &[("HOST", "0.0.0.0")], arguments).output().unwrap().status.code();
+    assert_eq!((open(&["--check"]), open(&["--check", "--insecure-listen"])), (Some(2), Some(0)));
     assert!(!dir.path().join("runtime").exists());
     fs::create_dir_all(dir.path().join("policies/projects")).unwrap();
     fs::write(dir.path().join("policies/projects/bad.toml"), "nonsense").unwrap();
