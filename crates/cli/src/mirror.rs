@@ -110,8 +110,8 @@ fn send_one(sink: &str, note: &str) -> Result<(), Failure> {
     Err(format!("`{sink}` is no sink: use file:PATH, git:FOLDER, http://… or https://…").into())
 }
 
-/// Whole or not at all: a reader never meets half a checkpoint.
-fn replace(path: &Path, note: &str) -> io::Result<()> {
+/// Writes a file whole or not at all: a reader never meets half of it.
+pub(crate) fn replace(path: &Path, note: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(note.as_bytes())?;

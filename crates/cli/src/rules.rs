@@ -25,7 +25,7 @@ pub(crate) fn test(files: &[PathBuf], as_json: bool) -> Result<ExitCode, Failure
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let mut out = io::stdout().lock();
     if as_json {
-        writeln!(out, "{}", json!({"ok": true, "rules": rules, "digest": digest}))?;
+        crate::display::write_json(&mut out, &json!({"ok": true, "rules": rules, "digest": digest}))?;
     } else {
         writeln!(out, "{}", visible(&format!("{rules} rules hold with all their examples\npolicy {digest}")))?;
     }

@@ -1,6 +1,6 @@
 //! The server's own log: for people on a terminal, JSON otherwise. No command's text and no token is ever written to it.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -23,4 +23,23 @@ pub(crate) fn start(level: LogLevel) {
     } else {
         tracing::subscriber::set_global_default(builder.json().finish())
     };
+}
+
+/// Tells whoever started the server something: in plain lines on a terminal, as an entry of the log otherwise, so that a log
+/// of JSON is nothing else.
+pub(crate) fn say(line: &str) {
+    if io::stderr().is_terminal() {
+        let _ = writeln!(io::stderr(), "{line}");
+    } else {
+        tracing::info!("{line}");
+    }
+}
+
+/// As [`say`], for what should not stay so.
+pub(crate) fn warn(line: &str) {
+    if io::stderr().is_terminal() {
+        let _ = writeln!(io::stderr(), "warning: {line}");
+    } else {
+        tracing::warn!("{line}");
+    }
 }

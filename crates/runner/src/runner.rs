@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -461,6 +462,8 @@ fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
         .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
         .envs(std::env::var_os(provara_faults::VARIABLE).map(|faults| (provara_faults::VARIABLE, faults)))
         .current_dir("/")
+        // A Ctrl-C on the server's terminal is the server's to deal with; here it would end every run without a grace.
+        .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -225,6 +225,11 @@ impl Fields {
         }
     }
 
+    /// Returns whether the body states `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     /// Notes a fault that only the caller can see.
     pub(crate) fn fault(&mut self, name: &str, kind: &str, msg: &str, input: Value, ctx: Option<Value>) {
         let mut fault = json!({ "type": kind, "loc": ["body", name], "msg": msg, "input": echoed(input) });

@@ -117,7 +117,7 @@ impl Reader {
                 // What was committed before the end is told before the end.
                 biased;
                 received = live.recv() => received,
-                () = self.gateway.closed() => break self.end("server_stopping"),
+                () = self.gateway.quiet() => break self.end("server_stopping"),
                 () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
             };
             match received {

@@ -15,6 +15,7 @@ mod runs;
 mod serve;
 mod wire;
 
+pub use axum::Router;
 pub use rate::Bucket;
 pub use routes::{ServerConfig, router};
 pub use serve::{ServeError, serve};

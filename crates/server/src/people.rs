@@ -4,9 +4,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use provara_domain::{Name, Role, Roles, TokenId};
-use provara_gateway::{NewPrincipal, new_secret};
-use serde_json::json;
+use provara_domain::{Name, Principal, Role, Roles, TokenId};
+use provara_gateway::{NewPrincipal, TokenRecord, new_secret};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::access::{Caller, Reader};
@@ -15,13 +15,27 @@ use crate::problem::Problem;
 use crate::routes::App;
 use crate::wire;
 
-/// `POST /tokens`: the answer is the only place where the secret ever stands.
+/// `POST /tokens`: the answer is the only place where the secret ever stands. With `replaces` the new token takes the
+/// place of that one, name and roles included.
 pub(crate) async fn create_token(
     State(app): State<App>,
     Caller(who): Caller,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::required(&body)?;
+    let replaces = fields.text("replaces", 1, 64);
+    let (record, secret) = match replaces {
+        Some(old) => replaced(&app, &who, fields, &old).await?,
+        None => created(&app, &who, fields).await?,
+    };
+    let mut answer = wire::token(&record);
+    if let Some(fields) = answer.as_object_mut() {
+        fields.insert("token".into(), secret.into());
+    }
+    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+}
+
+async fn created(app: &App, who: &Principal, mut fields: Fields) -> Result<(TokenRecord, String), Problem> {
     let name = fields.needed_text("name", 1, 64);
     let name = fields.checked("name", name, |raw| Name::parse(&raw));
     let words = fields.list("roles").unwrap_or_default();
@@ -34,15 +48,30 @@ pub(crate) async fn create_token(
     }
     fields.done()?;
     let Some(name) = name else { return Err(Problem::fields(Vec::new())) };
-    let kind = roles.first().copied().unwrap_or(Role::Agent).as_str();
-    let secret = new_secret(kind, app.gateway.secret_bits());
+    let secret = new_secret(kind_of(roles.first().copied()), app.gateway.secret_bits());
     let new = NewPrincipal { name, roles: Roles::of(&roles), secret_sha256: Sha256::digest(&secret).into() };
-    let record = app.gateway.create_token(&who, new).await?;
-    let mut answer = wire::token(&record);
-    if let Some(fields) = answer.as_object_mut() {
-        fields.insert("token".into(), secret.into());
+    Ok((app.gateway.create_token(who, new).await?, secret))
+}
+
+async fn replaced(app: &App, who: &Principal, mut fields: Fields, old: &str) -> Result<(TokenRecord, String), Problem> {
+    for name in ["name", "roles"] {
+        if fields.has(name) {
+            let msg = "Value error, the new token has those of the one that it replaces";
+            fields.fault(name, "value_error", msg, Value::Null, None);
+        }
     }
-    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+    fields.done()?;
+    let old = TokenId::parse(old).map_err(|_| Problem::not_found())?;
+    // Only for the word in the secret's text; the store settles who may and what is there.
+    let known = app.gateway.tokens(who).await?;
+    let role = known.iter().find(|token| token.id == old).and_then(|token| token.roles.iter().next());
+    let secret = new_secret(kind_of(role), app.gateway.secret_bits());
+    let record = app.gateway.replace_token(who, &old, Sha256::digest(&secret).into()).await?;
+    Ok((record, secret))
+}
+
+fn kind_of(first: Option<Role>) -> &'static str {
+    first.unwrap_or(Role::Agent).as_str()
 }
 
 /// `GET /tokens`

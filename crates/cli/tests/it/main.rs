@@ -1,10 +1,14 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod commands;
 mod contract;
+mod doctor;
+mod documents;
 mod faults;
 mod hardship;
 mod served;
+mod serving;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -91,10 +91,12 @@ async fn the_end_of_the_gateway_ends_a_stream_after_its_last_entry() {
     let edge = Edge::new().await;
     let mut reading = Reading::of(&edge, "/events").await;
     reading.until(|text| text.contains(": caught up")).await;
-    let (stopped, ()) = tokio::join!(edge.world.gateway.stop(Duration::from_secs(1)), reading.until(|_| false));
-    stopped.unwrap();
-    let stopped = reading.text.find("event: server.stopped").expect("the last entry was told");
-    assert!(reading.text.find("\"reason\":\"server_stopping\"").unwrap() > stopped, "{}", reading.text);
+    write_events(&edge, 2).await;
+    let last = edge.world.gateway.head() - 1;
+    tokio::join!(edge.world.gateway.quiesce(Duration::from_secs(1)), reading.until(|_| false));
+    let told = reading.text.find(&format!("id: {last}\nevent: ")).expect("the last entry was told");
+    assert!(reading.text.find("\"reason\":\"server_stopping\"").unwrap() > told, "{}", reading.text);
+    edge.world.gateway.close().await.unwrap();
 }
 
 #[tokio::test]

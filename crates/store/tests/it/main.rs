@@ -79,6 +79,7 @@ contract! { sqlite:
     }
     tokens {
         a_token_counts_from_its_commit_to_its_revocation,
+        a_token_is_replaced_whole_or_not_at_all,
         a_configured_token_follows_its_configuration_and_stays_revoked,
         a_secret_has_one_holder,
         workspaces_are_added_and_removed_once,
