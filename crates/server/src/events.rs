@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use provara_domain::{Principal, TokenId};
 use provara_gateway::{Gateway, LogEntry};
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::access::{Caller, Shown};
+use crate::lax;
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::rate::Held;
 use crate::routes::App;
 
@@ -27,13 +28,6 @@ use crate::routes::App;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How many entries are read at once while catching up.
 const BATCH: u32 = 256;
-
-/// Where to begin and what to send.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Wanted {
-    since: Option<u64>,
-    types: Option<String>,
-}
 
 struct Reader {
     gateway: Gateway,
@@ -50,14 +44,25 @@ struct Reader {
     _place: Held<TokenId>,
 }
 
-/// `GET /events`
+/// Sends the log as it grows, as server-sent events.
+///
+/// `id` is the position in the log. With none given it begins with what comes next; a comment every 15 s says that it lives.
+#[utoipa::path(get, path = "/events", operation_id = "events", tag = "events",
+    params(("since" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
+            description = "The last position seen; the stream goes on after it"),
+        ("types" = Option<String>, Query, description = "Types to send, separated by commas; all of them by default"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `since`, and wins over it")),
+    responses((status = 200, description = "A stream without an end; an agent gets its own plans' events",
+        content_type = "text/event-stream", body = String)))]
 pub(crate) async fn events(
     State(app): State<App>,
     Caller(who): Caller,
     Extension(Shown(secret)): Extension<Shown>,
-    Query(wanted): Query<Wanted>,
+    mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (since, types) = (query.position("since"), query.text("types"));
+    query.done()?;
     let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
     // Subscribed before the head is read: what comes in between is seen twice rather than not at all, and then skipped.
     let live = app.gateway.subscribe();
@@ -68,14 +73,13 @@ pub(crate) async fn events(
         Some(Some(position)) => Some(position),
         // To go on from somewhere else would lose events without a word.
         Some(None) => {
-            let msg = "Value error, not a position of the log";
-            let fault = json!({ "type": "value_error", "loc": ["header", "last-event-id"], "msg": msg, "input": null });
-            return Err(Problem::fields(vec![fault]));
+            let fault = lax::Fault::new("value_error", "Value error, not a position of the log", None);
+            return Err(Problem::fields(vec![fault.at(["header", "last-event-id"], Value::Null)]));
         }
     };
     // Both name the last position that was seen.
-    let next = last.or(wanted.since).map_or(head, |seen| seen.saturating_add(1));
-    let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
+    let next = last.or(since).map_or(head, |seen| seen.saturating_add(1));
+    let types = types.map(|list| list.split(',').map(str::to_owned).collect());
     let reader = Reader {
         gateway: app.gateway.clone(),
         who,
