@@ -9,16 +9,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::ResponseBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr};
+use utoipa::openapi::{Content, InfoBuilder, OpenApi, Ref, RefOr};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::problem::{Fault, FaultsBody, ProblemBody};
 
 mod page;
 #[cfg(test)]
-#[expect(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 mod tests;
 pub(crate) mod words;
 
@@ -64,17 +63,14 @@ pub(crate) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], page::STYLE).into_response()
 }
 
+const INTRODUCTION: &str = "Agents plan commands, people decide, Provara runs them confined and keeps evidence. A token is \
+    shown as `X-Agent-Token` or as `Authorization: Bearer`. Bodies are JSON in UTF-8; a repeated key is an error. Lists go on \
+    with the header `X-Next-Cursor`, whose value goes into `before`.";
+
 /// Adds what holds for every route: who may ask, and how any request can fail before and beside its own work.
 pub(crate) fn complete(document: &mut OpenApi, version: &str) {
-    document.info.title = "Provara".into();
-    document.info.version = version.into();
-    document.info.description = Some(
-        "Agents plan commands, people decide, Provara runs them confined and keeps evidence. A token is shown as \
-         `X-Agent-Token` or as `Authorization: Bearer`. Bodies are JSON in UTF-8; a repeated key is an error. Lists go on \
-         with the header `X-Next-Cursor`, whose value goes into `before`."
-            .into(),
-    );
-    document.info.license = None;
+    // Built anew: the router's own would name the authors of a library.
+    document.info = InfoBuilder::new().title("Provara").version(version).description(Some(INTRODUCTION)).build();
     let components = document.components.get_or_insert_default();
     let key = ApiKeyValue::with_description("X-Agent-Token", "The token");
     components.security_schemes.insert("token".into(), SecurityScheme::ApiKey(ApiKey::Header(key)).into());
@@ -96,6 +92,11 @@ fn complete_operation(operation: &mut Operation) {
     if !open {
         let requirement = |name| utoipa::openapi::security::SecurityRequirement::new(name, Vec::<String>::new());
         operation.security = Some(vec![requirement("token"), requirement("bearer")]);
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            parameter.schema = parameter.schema.take().map(never_null);
+        }
     }
     let mut problems = vec![
         ("401", "No token that is known, or a wrong one"),
@@ -122,13 +123,24 @@ fn complete_operation(operation: &mut Operation) {
     }
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
-        let id = ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
+        let id = ObjectBuilder::new().schema_type(Type::String);
         let id = utoipa::openapi::HeaderBuilder::new()
             .schema(Some(id))
             .description(Some("Also in the server's log"))
             .build();
         response.headers.insert("X-Request-Id".into(), id.into());
     }
+}
+
+/// A parameter is there or not; a header has no null.
+fn never_null(mut schema: RefOr<Schema>) -> RefOr<Schema> {
+    if let RefOr::T(Schema::Object(object)) = &mut schema
+        && let SchemaType::Array(kinds) = &object.schema_type
+        && let Some(kind) = kinds.iter().find(|kind| **kind != Type::Null)
+    {
+        object.schema_type = SchemaType::Type(kind.clone());
+    }
+    schema
 }
 
 fn problem(description: &str) -> RefOr<utoipa::openapi::Response> {
