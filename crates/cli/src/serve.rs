@@ -260,7 +260,7 @@ fn edge(settings: &Settings, port: u16) -> ServerConfig {
             .collect(),
         origins,
         agents: Bucket { requests: settings.rate_limit_requests, window: settings.rate_limit_window },
-        people: Bucket { requests: 600, window: minute },
+        people: Bucket { requests: settings.rate_limit_requests.max(600), window: minute },
         failures: Bucket { requests: 20, window: minute },
         trusted_proxies: settings.trusted_proxies.clone(),
         public_url: settings.public_url.clone().unwrap_or_else(|| own("provara.localhost")),

@@ -86,12 +86,15 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 impl Body {
     /// The fields of a body that must be there.
     pub(crate) fn required(&self) -> Result<Fields, Problem> {
-        Fields::required(&self.headers, &self.bytes)
+        if self.bytes.is_empty() {
+            return Err(Problem::fields(vec![lax::Fault::missing().at(["body"], Value::Null)]));
+        }
+        Fields::read(self, false)
     }
 
     /// The fields of a body that may be empty.
     pub(crate) fn optional(&self) -> Result<Fields, Problem> {
-        Fields::optional(&self.headers, &self.bytes)
+        if self.bytes.is_empty() { Ok(Fields::default()) } else { Fields::read(self, true) }
     }
 }
 
@@ -100,32 +103,21 @@ impl Body {
 pub(crate) struct Fields {
     fields: serde_json::Map<String, Value>,
     faults: Vec<Fault>,
+    /// The whole body, read again where a fault has to tell it.
+    body: Bytes,
     #[cfg(test)]
     pub(crate) asked: Vec<&'static str>,
 }
 
 impl Fields {
-    /// Reads a body that must be there.
-    fn required(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        if body.is_empty() {
-            return Err(Problem::fields(vec![lax::Fault::missing().at(["body"], Value::Null)]));
-        }
-        Self::read(headers, body, false)
-    }
-
-    /// Reads a body that may be empty.
-    fn optional(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        if body.is_empty() { Ok(Self::default()) } else { Self::read(headers, body, true) }
-    }
-
-    fn read(headers: &HeaderMap, body: &[u8], may_be_null: bool) -> Result<Self, Problem> {
-        let value = if says_json(headers) {
-            read(body).map_err(|fault| Problem::fields(vec![*fault]))?
+    fn read(body: &Body, may_be_null: bool) -> Result<Self, Problem> {
+        let value = if says_json(&body.headers) {
+            read(&body.bytes).map_err(|fault| Problem::fields(vec![*fault]))?
         } else {
-            String::from_utf8_lossy(body).into_owned().into()
+            String::from_utf8_lossy(&body.bytes).into_owned().into()
         };
         match value {
-            Value::Object(fields) => Ok(Self { fields, ..Self::default() }),
+            Value::Object(fields) => Ok(Self { fields, body: body.bytes.clone(), ..Self::default() }),
             Value::Null if may_be_null => Ok(Self::default()),
             other => {
                 let msg = "Input should be a valid dictionary or object to extract fields from";
@@ -251,8 +243,7 @@ impl Fields {
 
     /// Notes that a field has to be there.
     fn missing(&mut self, name: &'static str) {
-        // As large as the body: told only where that is little.
-        let input = Value::Object(self.fields.clone());
+        let input = read(&self.body).unwrap_or_default();
         self.note(name, lax::Fault::missing(), input);
     }
 
@@ -367,7 +358,7 @@ mod tests {
     use super::*;
 
     fn fields(body: &str) -> Fields {
-        Fields::required(&HeaderMap::new(), body.as_bytes()).unwrap()
+        Body { headers: HeaderMap::new(), bytes: body.to_owned().into() }.required().unwrap()
     }
 
     #[test]

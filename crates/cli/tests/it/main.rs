@@ -1,6 +1,7 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod schema;
 mod served;
 
 use std::path::Path;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// A server in a folder of its own, ended with the test.
-struct Served {
-    root: tempfile::TempDir,
+pub(crate) struct Served {
+    pub(crate) root: tempfile::TempDir,
     process: Child,
-    base: String,
+    pub(crate) base: String,
 }
 
 impl Drop for Served {
@@ -45,7 +45,7 @@ fn start(root: &Path) -> (Child, String) {
 }
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (process, base) = start(root.path());
@@ -56,16 +56,16 @@ impl Served {
         fs::read_to_string(self.root.path().join("runtime").join(file)).unwrap().trim().to_owned()
     }
 
-    fn agent(&self) -> String {
+    pub(crate) fn agent(&self) -> String {
         self.token("agent_hub_token.txt")
     }
 
-    fn operator(&self) -> String {
+    pub(crate) fn operator(&self) -> String {
         self.token("operator_token.txt")
     }
 
     /// Asks with whatever headers, and returns the status and the body.
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
         let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
@@ -78,18 +78,18 @@ impl Served {
         (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    fn by(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn by(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.ask(method, path, &[("x-agent-token", token), ("content-type", "application/json")], &body)
     }
 
-    fn plan(&self, command: &str) -> String {
+    pub(crate) fn plan(&self, command: &str) -> String {
         let (status, answer) = self.by(&self.agent(), "POST", "/plan", &json!({ "command": command }));
         assert_eq!(status, 200, "{answer}");
         answer["pending_id"].as_str().unwrap().to_owned()
     }
 
-    fn approved(&self, command: &str) -> Value {
+    pub(crate) fn approved(&self, command: &str) -> Value {
         let id = self.plan(command);
         let (status, answer) = self.by(&self.operator(), "POST", &format!("/approve/{id}"), &Value::Null);
         assert_eq!(status, 200, "{answer}");

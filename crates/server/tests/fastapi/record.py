@@ -98,7 +98,7 @@ for kind in [
 for body in ['', 'null', '{}', '[]', '{"reason":3}']:
     post("/deny", body)
 for body in ['{}', '{"roles":null,"timeout_s":null}', '{"roles":{},"timeout_s":"x"}', '{"roles":["a",1,null],"timeout_s":1}',
-             '{"roles":"x","timeout_s":1}']:
+             '{"roles":"x","timeout_s":1}', '{"roles":["a"],"more":{}}']:
     post("/token", body)
 for query in [
     '', 'limit=0', 'limit=501', 'limit=x', 'limit=', 'limit', 'limit=1&limit=2', 'limit=x&limit=2', 'limit=2&limit=x', 'limit=1.0',
