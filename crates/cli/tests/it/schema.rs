@@ -45,9 +45,17 @@ fn conforms(server: &Served, token: &str) {
     command.current_dir(server.root.path()).stdin(Stdio::null());
     command.arg("run").arg(format!("{}/openapi.json", server.base));
     command.arg("--header").arg(format!("X-Agent-Token: {token}"));
-    command.args(["--phases", "examples,coverage,fuzzing", "--seed", SEED, "--max-examples", EXAMPLES]);
+    command.args(["--phases", "examples,coverage,fuzzing,stateful", "--seed", SEED, "--max-examples", EXAMPLES]);
     command.args(["--generation-database", "none", "--request-timeout", "20", "--no-color", "--no-shrink"]);
-    command.args(["--suppress-health-check", "all", "--continue-on-failure", "--warnings", "off"]);
+    command.args([
+        "--suppress-health-check",
+        "all",
+        "--continue-on-failure",
+        "--warnings",
+        "off",
+        "--max-failures",
+        "20",
+    ]);
     command.args(["--checks", "all", "--exclude-checks", &NOT_CHECKED.map(|(check, _)| check).join(",")]);
     for (operation, _) in NOT_ASKED {
         command.args(["--exclude-operation-id", operation]);
