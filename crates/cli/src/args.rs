@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// List what waits for a decision
     Pending {
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
     /// Show a plan with everything that is known about it

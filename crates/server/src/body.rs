@@ -102,7 +102,7 @@ impl Body {
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     fields: serde_json::Map<String, Value>,
-    faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     /// The whole body, read again where a fault has to tell it.
     body: Bytes,
     #[cfg(test)]

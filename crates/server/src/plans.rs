@@ -129,10 +129,12 @@ pub(crate) fn proposal(fields: &mut Fields) -> Option<Proposal> {
     })
 }
 
-const TIMEOUTS: (i64, i64) = (1, 3600);
+fn timeouts() -> (i64, i64) {
+    (i64::from(Timeout::MIN_SECONDS), i64::from(Timeout::MAX_SECONDS))
+}
 
 fn timeout(fields: &mut Fields) -> Option<Timeout> {
-    let (min, max) = TIMEOUTS;
+    let (min, max) = timeouts();
     seconds(fields.integer("timeout_s", min, max)?)
 }
 
@@ -391,7 +393,7 @@ pub(crate) async fn extend(
 }
 
 pub(crate) fn extension(fields: &mut Fields) -> Option<Timeout> {
-    let (min, max) = TIMEOUTS;
+    let (min, max) = timeouts();
     seconds(fields.needed_integer("timeout_s", min, max)?)
 }
 

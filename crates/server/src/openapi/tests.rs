@@ -2,12 +2,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, openapi::RefOr};
 
 use super::*;
-use crate::body::Fields;
+use crate::body::{Body, Fields};
 use crate::{people, plans, requests};
 
 fn document() -> Value {
@@ -62,26 +63,46 @@ fn every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere() {
     }
 }
 
-fn properties(schema: RefOr<Schema>) -> BTreeSet<String> {
-    let RefOr::T(Schema::Object(object)) = schema else { panic!("not an object") };
-    object.properties.keys().cloned().collect()
-}
-
-fn read<T>(read: impl FnOnce(&mut Fields) -> T) -> BTreeSet<String> {
+/// Compares what a schema says of a body with what `read` takes from one: the names, and every bound.
+fn alike<T>(schema: RefOr<Schema>, read: fn(&mut Fields) -> T) {
+    let schema = serde_json::to_value(schema).unwrap();
+    let properties = schema["properties"].as_object().unwrap();
     let mut fields = Fields::default();
     read(&mut fields);
-    fields.asked.iter().map(|name| (*name).to_owned()).collect()
+    let asked: BTreeSet<&str> = fields.asked.iter().copied().collect();
+    assert_eq!(properties.keys().map(String::as_str).collect::<BTreeSet<_>>(), asked);
+    for (name, property) in properties {
+        let property = property["anyOf"].as_array().map_or(property, |either| &either[0]);
+        let long = |by: u64| json!("x".repeat(usize::try_from(by).unwrap()));
+        for (bound, ctx, beyond) in [
+            ("maxLength", "max_length", property["maxLength"].as_u64().map(|most| long(most + 1))),
+            ("minLength", "min_length", property["minLength"].as_u64().map(|least| long(least - 1))),
+            ("maximum", "le", property["maximum"].as_i64().map(|most| json!(most + 1))),
+            ("minimum", "ge", property["minimum"].as_i64().map(|least| json!(least - 1))),
+        ] {
+            let Some(beyond) = beyond else { continue };
+            let mut fields = body(&json!({ name: beyond }));
+            read(&mut fields);
+            let fault = fields.faults.iter().find(|fault| fault.loc == [json!("body"), json!(name)]);
+            let told = fault.and_then(|fault| fault.ctx.as_ref()).map(|known| known[ctx].clone());
+            assert_eq!(told.as_ref(), Some(&property[bound]), "{bound} of {name}");
+        }
+    }
+}
+
+fn body(value: &Value) -> Fields {
+    Body { headers: HeaderMap::new(), bytes: value.to_string().into() }.required().unwrap()
 }
 
 #[test]
 fn bodies_are_read_as_they_are_documented() {
     use requests::*;
-    assert_eq!(properties(PlanRequest::schema()), read(plans::proposal));
-    assert_eq!(properties(ApproveRequest::schema()), read(plans::approval));
-    assert_eq!(properties(DenyRequest::schema()), read(plans::denial));
-    assert_eq!(properties(EditRequest::schema()), read(plans::changes));
-    assert_eq!(properties(ExtendRequest::schema()), read(plans::extension));
-    assert_eq!(properties(CheckRequest::schema()), read(plans::question));
-    assert_eq!(properties(TokenRequest::schema()), read(people::holder));
-    assert_eq!(properties(WorkspaceRequest::schema()), read(people::folder));
+    alike(PlanRequest::schema(), plans::proposal);
+    alike(ApproveRequest::schema(), plans::approval);
+    alike(DenyRequest::schema(), plans::denial);
+    alike(EditRequest::schema(), plans::changes);
+    alike(ExtendRequest::schema(), plans::extension);
+    alike(CheckRequest::schema(), plans::question);
+    alike(TokenRequest::schema(), people::holder);
+    alike(WorkspaceRequest::schema(), people::folder);
 }
