@@ -2,11 +2,13 @@
 //! `cargo xtask soak` runs the long proofs.
 //! `cargo xtask corpora` measures the built-in policy.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 mod corpora;
 mod edges;
+mod python;
 mod sdk;
 
 type Failure = Box<dyn std::error::Error>;
@@ -41,7 +43,8 @@ fn check() -> Result<(), Failure> {
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
         succeed(doc)
     })?;
-    step("tests", tests)?;
+    let python = step("python tools", python::venv)?;
+    step("tests", || tests(&python))?;
     step("python package", sdk::check)
 }
 
@@ -70,26 +73,32 @@ fn soak(seconds: &str) -> Result<(), Failure> {
 }
 
 /// nextest where it is installed; cargo's own runner does the same work more slowly.
-fn tests() -> Result<(), Failure> {
+fn tests(python: &Path) -> Result<(), Failure> {
     let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
     if nextest.is_ok_and(|found| found.status.success()) {
-        return cargo(&["nextest", "run", "--workspace"]);
+        return cargo_with(python, &["nextest", "run", "--workspace"]);
     }
     say("cargo-nextest is not installed; using cargo's own test runner");
-    cargo(&["test", "--workspace"])
+    cargo_with(python, &["test", "--workspace"])
 }
 
-fn step(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     say(&format!("== {name}"));
     let begun = Instant::now();
-    work().map_err(|failure| format!("{name}: {failure}"))?;
+    let made = work().map_err(|failure| format!("{name}: {failure}"))?;
     say(&format!("== {name}: done in {:.1} s", begun.elapsed().as_secs_f64()));
-    Ok(())
+    Ok(made)
 }
 
 fn cargo(arguments: &[&str]) -> Result<(), Failure> {
     let mut command = Command::new("cargo");
     command.args(arguments);
+    succeed(command)
+}
+
+fn cargo_with(python: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).env(python::VARIABLE, python);
     succeed(command)
 }
 

@@ -90,7 +90,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  provara pending --limit 10")]
     Pending {
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
     /// Show a plan with everything that will run and everything that is known about it

@@ -142,6 +142,7 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     let left = match person {
         Some(_) if never_limited(request) => None,
         Some(person) => Some(app.people.take(&person.token, now)),
+        None if who.is_some() && request.uri().path() == "/policy/check" => Some(app.checks.take(&client, now)),
         None => Some(app.agents.take(&client, now)),
     };
     if let Some(left) = left.filter(|left| !left.allowed) {

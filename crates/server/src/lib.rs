@@ -6,10 +6,16 @@ mod access;
 mod body;
 mod events;
 mod evidence;
+#[cfg(test)]
+mod fastapi;
+mod lax;
+mod openapi;
 mod people;
 mod plans;
 mod problem;
+mod query;
 mod rate;
+mod requests;
 mod routes;
 mod runs;
 mod serve;

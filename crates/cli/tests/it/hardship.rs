@@ -132,6 +132,42 @@ fn mount(options: &[&str], at: &Path) {
     assert!(done.status.success(), "these tests mount small disks and need root: {done:?}");
 }
 
+/// Another program that holds the database.
+struct Lock(Child);
+
+impl Lock {
+    fn on(server: &Troubled) -> Self {
+        let script = "import sqlite3, sys\n\
+                      db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+                      db.execute('BEGIN IMMEDIATE')\n\
+                      print('locked', flush=True)\n\
+                      sys.stdin.read()\n";
+        let mut process = Command::new("python3")
+            .args(["-c", script])
+            .arg(server.runtime().join("provara.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 6];
+        process.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        Self(process)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+fn until(what: &str, seen: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !seen() {
+        assert!(Instant::now() < deadline, "never seen: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn is_unavailable(answer: &Value) {
     assert_eq!(answer["code"], "unavailable", "{answer}");
     let words = "the server could not read or write its store; try again, and see its log if it stays so";
@@ -160,37 +196,25 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost_and_room_brings_it_back(
 }
 
 #[test]
-fn how_a_run_ended_while_the_disk_was_full_is_recorded_when_there_is_room() {
-    let mut server = Troubled::new("6m");
+fn how_a_run_ended_while_nothing_could_be_written_is_recorded_afterwards() {
+    let mut server = Troubled::new("32m");
     server.start(&[], &[]);
     let (_, planned) = server.plan("until [ -e go ]; do sleep 0.02; done; echo went");
     let path = format!("/commands/{}", planned["pending_id"].as_str().unwrap());
     let approve = format!("/approve/{}", planned["pending_id"].as_str().unwrap());
     std::thread::scope(|scope| {
         let approved = scope.spawn(|| server.ask("POST", &approve, OPERATOR, &Value::Null));
-        let state = |word: &str| {
-            let deadline = Instant::now() + PATIENCE;
-            while server.ask("GET", &path, OPERATOR, &Value::Null).1["state"] != word {
-                assert!(Instant::now() < deadline, "never {word}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        };
-        state("running");
-        server.plan_until_refused();
-        // What is too little for a plan may be enough for an outcome.
-        let mut rest = fs::File::create(server.runtime().join("rest")).unwrap();
-        while rest.write_all(&[0; 4096]).is_ok() {}
+        until("running", || server.ask("GET", &path, OPERATOR, &Value::Null).1["state"] == "running");
+        let other = Lock::on(&server);
         fs::write(server.root.path().join("workspace/go"), "").unwrap();
         let log = server.root.path().join("server.log");
-        let deadline = Instant::now() + PATIENCE;
-        while !fs::read_to_string(&log).unwrap().contains("could not record how a run ended") {
-            assert!(Instant::now() < deadline, "the run never ended");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server.remount("size=64m");
+        until("an outcome that could not be recorded", || {
+            fs::read_to_string(&log).unwrap().contains("could not record how a run ended")
+        });
+        other.release();
         let (status, run) = approved.join().unwrap();
         assert_eq!((status, &run["stdout"], &run["exit_code"]), (200, &json!("went\n"), &json!(0)), "{run}");
-        state("finished");
+        assert_eq!(server.ask("GET", &path, OPERATOR, &Value::Null).1["state"], "finished");
     });
 }
 
@@ -216,26 +240,12 @@ fn a_start_on_a_read_only_disk_says_why_it_cannot_and_works_once_it_can() {
 fn a_database_that_somebody_else_locks_is_told_and_used_again_afterwards() {
     let mut server = Troubled::new("32m");
     server.start(&[], &[]);
-    let script = "import sqlite3, sys\n\
-                  db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
-                  db.execute('BEGIN IMMEDIATE')\n\
-                  print('locked', flush=True)\n\
-                  sys.stdin.read()\n";
-    let mut other = Command::new("python3")
-        .args(["-c", script])
-        .arg(server.runtime().join("provara.db"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = [0; 6];
-    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let other = Lock::on(&server);
     let (status, answer) = server.plan("echo one");
     assert_eq!(status, 503);
     is_unavailable(&answer);
     assert_eq!(server.ask("GET", "/pending", AGENT, &Value::Null), (200, json!([])));
-    drop(other.stdin.take());
-    assert!(other.wait().unwrap().success());
+    other.release();
     assert_eq!(server.plan("echo two").0, 200);
 }
 

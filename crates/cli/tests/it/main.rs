@@ -7,6 +7,7 @@ mod doctor;
 mod documents;
 mod faults;
 mod hardship;
+mod schema;
 mod served;
 mod serving;
 
