@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 mod corpora;
+mod deny;
 mod edges;
 mod python;
 mod sdk;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 
 fn check() -> Result<(), Failure> {
     step("dependency edges", edges::check)?;
+    step("licences and sources of dependencies", deny::check)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("documents", || {
@@ -76,10 +78,10 @@ fn soak(seconds: &str) -> Result<(), Failure> {
 fn tests(python: &Path) -> Result<(), Failure> {
     let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
     if nextest.is_ok_and(|found| found.status.success()) {
-        return cargo_with(python, &["nextest", "run", "--workspace"]);
+        return cargo_with(python, &["nextest", "run", "--workspace", "--no-fail-fast"]);
     }
     say("cargo-nextest is not installed; using cargo's own test runner");
-    cargo_with(python, &["test", "--workspace"])
+    cargo_with(python, &["test", "--workspace", "--no-fail-fast"])
 }
 
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {

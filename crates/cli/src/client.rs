@@ -88,12 +88,18 @@ impl Client {
 
     /// Returns the body as it arrives: command output, or the event stream.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + use<>, ClientError> {
+        Ok(self.stream_from(path)?.1)
+    }
+
+    /// Returns the body as it arrives, and the offset that it begins at: later than asked for where bytes were dropped.
+    pub(crate) fn stream_from(&self, path: &str) -> Result<(u64, impl Read + use<>), ClientError> {
         let response = self.send("GET", path, None, &[])?;
         if !response.status().is_success() {
             self.json(response)?;
             return Err(ClientError::NotProvara { base: self.base.clone() });
         }
-        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+        let offset = response.headers().get("x-provara-offset").and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok((offset.unwrap_or(0), response.into_body().into_with_config().limit(u64::MAX).reader()))
     }
 
     fn send(

@@ -154,8 +154,15 @@ impl Followed<'_> {
         let mut patience = Patience::of(self.following);
         loop {
             let path = format!("/runs/{}/output?stream={stream}&offset={offset}&follow=1", encoded(run));
-            let mut from = match self.client.stream(&path) {
-                Ok(from) => from,
+            let mut from = match self.client.stream_from(&path) {
+                Ok((begins, from)) => {
+                    if begins > offset {
+                        let dropped = begins - offset;
+                        self.session.advise(&format!("{dropped} bytes of {stream} were not kept and are missing here"));
+                    }
+                    offset = begins;
+                    from
+                }
                 Err(error) if error.may_pass() && patience.lasts() => {
                     thread::sleep(AGAIN);
                     continue;

@@ -1,15 +1,18 @@
 //! Runs and their output.
 
+use std::io;
+
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use provara_domain::{RunId, Stream, TokenId};
 use provara_gateway::{Gateway, PlanRecord, RunRecord};
 
-use crate::access::Caller;
+use crate::access::{Caller, Shown};
 use crate::openapi::words;
 use crate::plans::{Page, PageParams, listed};
 use crate::problem::{Problem, ProblemBody};
@@ -76,7 +79,7 @@ pub(crate) async fn run(
         ("follow" = Option<bool>, Query, description = "Whether to send on until the run has ended")),
     responses((status = 200, description = "Raw bytes", content_type = "application/octet-stream",
         body = inline(words::Bytes), headers(
-            ("X-Provara-Offset" = u64, description = "Where these bytes begin; not with `follow`"),
+            ("X-Provara-Offset" = u64, description = "Where these bytes begin"),
             ("X-Provara-Next-Offset" = u64, description = "Where to go on; not with `follow`"),
             ("X-Provara-Total" = u64, description = "How many bytes were written so far; not with `follow`"),
             ("X-Provara-Gap" = u64, description = "How many bytes before these were not kept, where some were not"))),
@@ -84,6 +87,7 @@ pub(crate) async fn run(
 pub(crate) async fn output(
     State(app): State<App>,
     Caller(who): Caller,
+    Extension(Shown(secret)): Extension<Shown>,
     Path(id): Path<String>,
     mut query: Query,
 ) -> Result<Response, Problem> {
@@ -93,17 +97,20 @@ pub(crate) async fn output(
     let offset = query.position("offset").unwrap_or(0);
     let follows = query.flag("follow").unwrap_or(false);
     query.done()?;
-    if follows {
-        let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-        return Ok(raw(Body::from_stream(follow(app.gateway.clone(), id, stream, offset, place)), &[]));
-    }
     let page = app.gateway.output(&id, stream, offset, IN_PAGE).await?;
     let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
-    let mut headers =
-        vec![("x-provara-offset", page.offset), ("x-provara-next-offset", next), ("x-provara-total", page.total)];
+    let mut headers = vec![("x-provara-offset", page.offset)];
     if page.gap {
         headers.push(("x-provara-gap", page.offset - offset.min(page.offset)));
     }
+    if follows {
+        let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
+        let following = Following { gateway: app.gateway, secret, run: id, stream, next, ended: false, _place: place };
+        let first = stream::iter(Some(page.bytes).filter(|bytes| !bytes.is_empty()).map(Ok));
+        let rest = stream::try_unfold(following, Following::more);
+        return Ok(raw(Body::from_stream(first.chain(rest)), &headers));
+    }
+    headers.extend([("x-provara-next-offset", next), ("x-provara-total", page.total)]);
     Ok(raw(Body::from(page.bytes), &headers))
 }
 
@@ -119,35 +126,43 @@ fn raw(body: Body, numbers: &[(&'static str, u64)]) -> Response {
     response
 }
 
-/// A run's output from `offset` on until the run has ended. The reader's pace is the stream's: nothing is held for it.
-fn follow(
+/// A run's output as it comes, until the run has ended. The reader's pace is the stream's: nothing is held for it.
+struct Following {
     gateway: Gateway,
-    id: RunId,
+    /// SHA-256 of the token that opened the stream.
+    secret: [u8; 32],
+    run: RunId,
     stream: Stream,
-    offset: u64,
-    place: Held<TokenId>,
-) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold((gateway, id, offset, place, false), move |(gateway, id, offset, place, done)| async move {
-        let mut offset = offset;
-        loop {
-            if done {
-                return None;
+    /// The byte that comes next.
+    next: u64,
+    /// Whether the last page was the output's end.
+    ended: bool,
+    _place: Held<TokenId>,
+}
+
+impl Following {
+    /// The next bytes. An error breaks the answer off, so that nobody takes what came for the whole: a reader that comes
+    /// back with its offset is told what it may still have, and what was dropped.
+    async fn more(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        while !self.ended {
+            self.gateway.output_grown(&self.run, self.stream, self.next).await;
+            if self.gateway.authenticate(&self.secret).is_none() {
+                return Err(io::Error::other("the token was revoked"));
             }
-            let page = match gateway.output(&id, stream, offset, IN_PAGE).await {
-                Ok(page) => page,
-                Err(error) => return Some((Err(std::io::Error::other(error)), (gateway, id, offset, place, true))),
-            };
-            let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
+            let page = self.gateway.output(&self.run, self.stream, self.next, IN_PAGE).await;
+            let page = page.map_err(io::Error::other)?;
+            if page.gap {
+                return Err(io::Error::other("the reader did not keep up, and bytes were dropped"));
+            }
+            self.next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
+            // A full page may have more behind it, also of a run that has ended.
+            self.ended = page.ended && page.bytes.is_empty();
             if !page.bytes.is_empty() {
-                return Some((Ok(page.bytes), (gateway, id, next, place, false)));
+                return Ok(Some((page.bytes, self)));
             }
-            if page.ended {
-                return None;
-            }
-            gateway.output_grown(&id, stream, next).await;
-            offset = next;
         }
-    })
+        Ok(None)
+    }
 }
 
 async fn visible(app: &App, who: &provara_domain::Principal, raw: &str) -> Result<(PlanRecord, RunId), Problem> {

@@ -318,3 +318,39 @@ fn a_torn_line_of_the_mirror_is_mended_from_the_store() {
     let after = whole(lines(&before) + 1);
     assert!(after.starts_with(&before), "the mirror is not what it was");
 }
+
+#[test]
+fn what_was_dropped_of_an_output_is_told_to_whoever_follows_it() {
+    let mut server = Troubled::new("32m");
+    server.start(&[], &[("AGENT_HUB_OUTPUT_KEEP", "4096")]);
+    let (_, planned) = server.plan("head -c 100000 /dev/zero | tr '\\0' x; echo end");
+    let id = planned["pending_id"].as_str().unwrap().to_owned();
+    let (_, run) = server.ask("POST", &format!("/approve/{id}"), OPERATOR, &Value::Null);
+    let follow = |offset: u64| {
+        let path = format!("/runs/{}/output?follow=1&offset={offset}", run["run_id"].as_str().unwrap());
+        let request = ureq::get(format!("{}{path}", server.base)).header("x-agent-token", OPERATOR);
+        let response = request.call().unwrap();
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let told = (header("x-provara-offset"), header("x-provara-gap"));
+        let mut bytes = Vec::new();
+        let whole = response.into_body().into_reader().read_to_end(&mut bytes).is_ok();
+        (told, bytes, whole)
+    };
+    let (told, bytes, whole) = follow(0);
+    assert_eq!((told, bytes.len(), whole), ((Some("0".to_owned()), None), 2048, false));
+    let (told, bytes, whole) = follow(2048);
+    // 100,004 bytes were written; the last 2048 are kept.
+    assert_eq!(told, (Some("97956".to_owned()), Some("95908".to_owned())));
+    assert!(whole && bytes.len() == 2048 && bytes.ends_with(b"xend\n"));
+    let attached = Command::new(env!("CARGO_BIN_EXE_provara"))
+        .env_clear()
+        .env("AGENT_HUB_ROOT", server.root.path())
+        .env("AGENT_HUB_TOKEN", AGENT)
+        .args(["--base", &server.base, "attach", &id])
+        .output()
+        .unwrap();
+    assert!(attached.status.success(), "{attached:?}");
+    assert_eq!(attached.stdout.len(), 4096);
+    let words = String::from_utf8(attached.stderr).unwrap();
+    assert!(words.contains("95908 bytes of stdout were not kept and are missing here"), "{words}");
+}
