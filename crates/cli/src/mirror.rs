@@ -49,7 +49,10 @@ async fn catch_up(gateway: &Gateway, folder: &Path, mirrored: &mut Option<(File,
     };
     loop {
         let entries = gateway.all_entries(*next, BATCH).await?;
-        let Some(last) = entries.last() else { return Ok(()) };
+        let Some(last) = entries.last() else {
+            gateway.note_mirrored(*next);
+            return Ok(());
+        };
         let lines: String = entries.iter().map(|entry| gateway.export_line(entry) + "\n").collect();
         reached(Place::MirrorReady);
         file.write_all(lines.as_bytes())?;
