@@ -1,10 +1,10 @@
 //! Before any route: is this request meant for us, from whom is it, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -58,6 +58,8 @@ impl FromRequestParts<App> for Reader {
 
 /// The one road into the server: request id, Host, Origin, token, rate limit, then the route, then the headers.
 pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let id = format!("{:032x}", app.gateway.entropy());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let (response, left) = match admit(&app, &mut request) {
@@ -72,6 +74,7 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
         }
     };
     let mut response = identify(response, &id).await;
+    app.metrics.answered(route.as_ref(), response.status(), begun.elapsed());
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);
@@ -136,6 +139,10 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     if shown.is_some() && who.is_none() {
         // Guessing has a bucket of its own, so that a guesser cannot use up what honest clients of the address have.
         let left = app.failures.take(&client, now);
+        app.metrics.rejected_tokens.add_one();
+        if !left.allowed {
+            app.metrics.limited.failures.add_one();
+        }
         return Err(Box::new((if left.allowed { wrong_token() } else { too_many(left) }, Some(left))));
     }
     let person = who.as_ref().filter(|who| !who.is_only_agent());
@@ -145,6 +152,8 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
         None => Some(app.agents.take(&client, now)),
     };
     if let Some(left) = left.filter(|left| !left.allowed) {
+        let limited = &app.metrics.limited;
+        if person.is_some() { &limited.people } else { &limited.agents }.add_one();
         return Err(Box::new((too_many(left), Some(left))));
     }
     if let (Some(who), Some(secret)) = (who, secret) {

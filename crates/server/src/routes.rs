@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::access::{Caller, Reader, guard};
 use crate::problem::Problem;
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{events, evidence, people, plans, runs};
+use crate::{events, evidence, metrics, people, plans, runs};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -51,7 +51,8 @@ pub(crate) struct App {
     pub(crate) people: Arc<Windows<TokenId>>,
     pub(crate) failures: Arc<Windows<IpAddr>>,
     pub(crate) streams: Arc<Streams<TokenId>>,
-    started_at: Timestamp,
+    pub(crate) metrics: Arc<metrics::Edge>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// Returns the whole service.
@@ -61,6 +62,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         people: Arc::new(Windows::new(config.people)),
         failures: Arc::new(Windows::new(config.failures)),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
+        metrics: Arc::new(metrics::Edge::new()),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),
@@ -84,6 +86,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         .route("/runs/{id}", get(runs::run))
         .route("/runs/{id}/output", get(runs::output))
         .route("/events", get(events::events))
+        .route("/metrics", get(metrics::metrics))
         .route("/policy", get(policy))
         .route("/policy/check", post(plans::check))
         .route("/audit", get(evidence::entries))
