@@ -13,10 +13,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use provara_domain::{Principal, Role};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 
 use crate::problem::{IsProblem, Problem};
 use crate::rate::Left;
 use crate::routes::App;
+use crate::trace;
 
 /// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
 const MAX_BODY: usize = 4 << 20;
@@ -57,12 +59,21 @@ impl FromRequestParts<App> for Reader {
 }
 
 /// The one road into the server: request id, Host, Origin, token, rate limit, then the route, then the headers.
-pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = format!("{:032x}", app.gateway.entropy());
+    let span = trace::span(&request, route.as_ref(), &id);
+    let response = answer(&app, request, next, &id).instrument(span.clone()).await;
+    app.metrics.answered(route.as_ref(), response.status(), begun.elapsed());
+    span.record("status", response.status().as_u16());
+    span.in_scope(|| tracing::debug!(seconds = begun.elapsed().as_secs_f64(), "answered"));
+    response
+}
+
+async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let (response, left) = match admit(&app, &mut request) {
+    let (response, left) = match admit(app, &mut request) {
         Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
         Ok(left) => match with_whole_body(request).await {
             Ok(request) => (next.run(request).await, left),
@@ -73,13 +84,12 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
             (problem.into_response(), left)
         }
     };
-    let mut response = identify(response, &id).await;
-    app.metrics.answered(route.as_ref(), response.status(), begun.elapsed());
+    let mut response = identify(response, id).await;
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);
     }
-    cors_headers(&app, headers, origin);
+    cors_headers(app, headers, origin);
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
@@ -144,6 +154,9 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
             app.metrics.limited.failures.add_one();
         }
         return Err(Box::new((if left.allowed { wrong_token() } else { too_many(left) }, Some(left))));
+    }
+    if let Some(who) = &who {
+        tracing::Span::current().record("principal", who.name.as_str());
     }
     let person = who.as_ref().filter(|who| !who.is_only_agent());
     let left = match person {

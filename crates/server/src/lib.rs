@@ -15,6 +15,7 @@ mod rate;
 mod routes;
 mod runs;
 mod serve;
+mod trace;
 mod wire;
 
 pub use rate::Bucket;

@@ -5,6 +5,7 @@ mod contract;
 mod faults;
 mod hardship;
 mod served;
+mod watched;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
 //! The HTTP edge in process: a router over a real gateway, asked without a socket.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail loudly")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
 
 mod edge;
 mod events;
