@@ -21,6 +21,7 @@ pub(crate) fn start(level: LogLevel) {
         let colour = std::env::var_os("NO_COLOR").is_none();
         tracing::subscriber::set_global_default(builder.with_ansi(colour).finish())
     } else {
-        tracing::subscriber::set_global_default(builder.json().finish())
+        // A request has one span, so the list of them would say everything twice.
+        tracing::subscriber::set_global_default(builder.json().with_span_list(false).finish())
     };
 }
