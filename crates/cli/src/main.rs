@@ -9,6 +9,8 @@ mod display;
 mod failure;
 mod log;
 mod mirror;
+#[cfg(feature = "otel")]
+mod otel;
 mod prepare;
 mod rules;
 mod secrets;

@@ -59,9 +59,13 @@ pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCod
     let binary = std::env::current_exe()?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
-    crate::tell::start(settings.log_level);
+    let telling = crate::tell::start(settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings, &binary))
+    let ended = runtime.block_on(run(settings, &binary));
+    // Last, so that the last request is told of too.
+    drop(runtime);
+    drop(telling);
+    ended
 }
 
 async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {

@@ -17,6 +17,8 @@ pub(crate) struct Traceparent<'a> {
     pub(crate) trace_id: &'a str,
     /// The caller's own span: 16 such digits.
     pub(crate) parent_id: &'a str,
+    /// Whether the caller keeps its own span.
+    pub(crate) sampled: bool,
 }
 
 impl<'a> Traceparent<'a> {
@@ -39,7 +41,8 @@ impl<'a> Traceparent<'a> {
         let said_something = [trace_id, parent_id].iter().all(|id| id.bytes().any(|digit| digit != b'0'));
         // A later version may say more, after what this one knows. Its `ff` is none.
         let ends = version != "ff" && (version != "00" || rest.is_none());
-        (well_formed && said_something && ends).then_some(Self { trace_id, parent_id })
+        let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+        (well_formed && said_something && ends).then_some(Self { trace_id, parent_id, sampled })
     }
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> 
         request_id = id,
         trace_id = traceparent.map(|from| from.trace_id),
         parent_id = traceparent.map(|from| from.parent_id),
+        sampled = traceparent.map(|from| from.sampled),
         principal = Empty,
         status = Empty,
     )
@@ -88,14 +92,15 @@ mod tests {
         for value in values {
             headers.append("traceparent", value.parse().unwrap());
         }
-        Traceparent::of(&headers).map(|found| format!("{} {}", found.trace_id, found.parent_id))
+        Traceparent::of(&headers).map(|found| format!("{} {} {}", found.trace_id, found.parent_id, found.sampled))
     }
 
     #[test]
     fn a_traceparent_of_the_documented_form_is_taken() {
-        let expected = Some(format!("{TRACE} {PARENT}"));
+        let expected = Some(format!("{TRACE} {PARENT} true"));
         assert_eq!(read(&[&format!("00-{TRACE}-{PARENT}-01")]), expected);
-        assert_eq!(read(&[&format!("00-{TRACE}-{PARENT}-00")]), expected);
+        assert_eq!(read(&[&format!("00-{TRACE}-{PARENT}-ff")]), expected);
+        assert_eq!(read(&[&format!("00-{TRACE}-{PARENT}-02")]), Some(format!("{TRACE} {PARENT} false")));
         assert_eq!(read(&[&format!("cc-{TRACE}-{PARENT}-01")]), expected);
         assert_eq!(read(&[&format!("cc-{TRACE}-{PARENT}-01-what-comes-later")]), expected);
     }

@@ -4,6 +4,8 @@
 mod contract;
 mod faults;
 mod hardship;
+#[cfg(feature = "otel")]
+mod otel;
 mod served;
 mod watched;
 
