@@ -64,7 +64,7 @@ pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCod
     let ended = runtime.block_on(run(settings, &binary));
     // Last, so that the last request is told of too.
     drop(runtime);
-    drop(telling);
+    telling.end();
     ended
 }
 

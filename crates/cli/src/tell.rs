@@ -9,10 +9,19 @@ use crate::config::LogLevel;
 #[cfg(feature = "otel")]
 use crate::otel;
 
-/// The log at work. Dropping it sends what waits to be sent.
+/// The log at work.
+#[must_use = "what waits to be sent is sent by ending it"]
 pub(crate) struct Telling {
     #[cfg(feature = "otel")]
-    _spans: Option<otel::Exporting>,
+    spans: Option<otel::Exporting>,
+}
+
+impl Telling {
+    /// Sends what waits to be sent, in bounded time.
+    pub(crate) fn end(self) {
+        #[cfg(feature = "otel")]
+        drop(self.spans);
+    }
 }
 
 /// Starts the log. Later calls change nothing.
@@ -46,6 +55,6 @@ pub(crate) fn start(level: LogLevel) -> Telling {
     }
     Telling {
         #[cfg(feature = "otel")]
-        _spans: spans,
+        spans,
     }
 }
