@@ -17,6 +17,8 @@ mod log;
 mod man;
 mod manage;
 mod mirror;
+#[cfg(feature = "otel")]
+mod otel;
 mod paint;
 mod prepare;
 mod progress;

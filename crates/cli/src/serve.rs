@@ -88,9 +88,13 @@ pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode,
 /// Serves until told to stop.
 pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCode, Failure> {
     let given = given(settings, listening)?;
-    tell::start(settings.log_level);
+    let telling = tell::start(settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings, given))
+    let ended = runtime.block_on(run(settings, given));
+    // Last, so that the last request is told of too.
+    drop(runtime);
+    telling.end();
+    ended
 }
 
 async fn run(settings: &Settings, given: Given) -> Result<ExitCode, Failure> {

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
+use crate::vitals::Kept;
 use crate::wakeups::Wakeups;
 use crate::{wakeups, worker};
 
@@ -94,6 +95,7 @@ pub(crate) struct Inner {
     pub(crate) running: Mutex<HashMap<PlanId, RunHandle>>,
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
+    pub(crate) kept: Mutex<Kept>,
     pub(crate) stopping: AtomicBool,
     /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
     quiet: watch::Sender<bool>,
@@ -120,6 +122,7 @@ impl Gateway {
             work: Notify::new(),
             running: Mutex::default(),
             ended: Notify::new(),
+            kept: Mutex::default(),
             stopping: AtomicBool::new(false),
             quiet: watch::channel(false).0,
             tasks: Mutex::default(),

@@ -9,16 +9,19 @@ mod evidence;
 #[cfg(test)]
 mod fastapi;
 mod lax;
+mod metrics;
 mod openapi;
 mod people;
 mod plans;
 mod problem;
+mod process;
 mod query;
 mod rate;
 mod requests;
 mod routes;
 mod runs;
 mod serve;
+mod trace;
 mod wire;
 
 pub use axum::Router;

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::access::{Caller, Reader, guard};
 use crate::problem::{Problem, ProblemBody};
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{events, evidence, openapi, people, plans, runs, wire};
+use crate::{events, evidence, metrics, openapi, people, plans, runs, wire};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -53,7 +53,8 @@ pub(crate) struct App {
     pub(crate) people: Arc<Windows<TokenId>>,
     pub(crate) failures: Arc<Windows<IpAddr>>,
     pub(crate) streams: Arc<Streams<TokenId>>,
-    started_at: Timestamp,
+    pub(crate) metrics: Arc<metrics::Edge>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// Returns the whole service.
@@ -64,6 +65,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         people: Arc::new(Windows::new(config.people)),
         failures: Arc::new(Windows::new(config.failures)),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
+        metrics: Arc::new(metrics::Edge::new()),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),
@@ -101,6 +103,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(runs::run))
         .routes(routes!(runs::output))
         .routes(routes!(events::events))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(policy))
         .routes(routes!(plans::check))
         .routes(routes!(evidence::entries))

@@ -152,6 +152,8 @@ impl Following {
             let page = self.gateway.output(&self.run, self.stream, self.next, IN_PAGE).await;
             let page = page.map_err(io::Error::other)?;
             if page.gap {
+                // What was read before has to leave first: an answer that breaks off takes what is still buffered with it.
+                tokio::task::yield_now().await;
                 return Err(io::Error::other("the reader did not keep up, and bytes were dropped"));
             }
             self.next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);

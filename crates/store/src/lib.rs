@@ -4,6 +4,7 @@
 
 mod idempotency;
 mod log;
+mod measures;
 mod memory;
 mod output;
 mod plans;
@@ -13,6 +14,7 @@ mod sweep;
 mod tokens;
 mod types;
 
+pub use measures::{Answer, Measures};
 pub use output::OutputWriter;
 pub use provara_audit::merkle::Hash;
 pub use store::Store;

@@ -10,6 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::idempotency::{recall, remember};
+use crate::measures::{Measures, Step};
 use crate::memory::Effect;
 use crate::output::{self, Settled};
 use crate::sqlite::codec::{self, signed};
@@ -50,6 +51,11 @@ impl Store {
     /// Returns a project's counts, as of the last commit.
     pub fn counts(&self, project: &Name) -> Counts {
         self.inner.memory.counts(project)
+    }
+
+    /// Returns what was counted since the store was opened.
+    pub fn measures(&self) -> &Measures {
+        &self.inner.memory.measures
     }
 
     /// Stores a new judgement of a plan that stays `pending`.
@@ -462,6 +468,7 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
     ])?;
     let seq = codec::count(tx.conn.last_insert_rowid())?;
     tx.count_move(&plan.project, &plan.agent, None, Some(status));
+    tx.effect(Effect::Counted(Step::Judged(judgement.verdict)));
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision: 1 }, body, cause)?;
     Ok(PlanRecord {
         seq,
@@ -555,6 +562,9 @@ fn update(tx: &Tx<'_>, found: &PlanRecord, to: Option<Status>, set: &[(&str, Val
 fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -> Result<PlanRecord, StoreError> {
     let plan = &found.plan;
     let revision = found.revision.saturating_add(1);
+    if let Some(step) = Step::of(found, &body, cause.at) {
+        tx.effect(Effect::Counted(step));
+    }
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision }, body, cause)?;
     by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
 }

@@ -7,9 +7,12 @@ mod doctor;
 mod documents;
 mod faults;
 mod hardship;
+#[cfg(feature = "otel")]
+mod otel;
 mod schema;
 mod served;
 mod serving;
+mod watched;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -24,11 +24,17 @@ impl Drop for Served {
 }
 
 pub(crate) fn start(root: &Path) -> (Child, String) {
+    start_with(root, &[])
+}
+
+/// A server with some more of an environment.
+pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> (Child, String) {
     let process = Command::new(env!("CARGO_BIN_EXE_provara"))
         .env_clear()
         .env("AGENT_HUB_ROOT", root)
         .env("AGENT_HUB_PORT", "0")
         .env("AGENT_HUB_RATE_LIMIT_REQUESTS", "100000")
+        .envs(environment.iter().copied())
         .arg("serve")
         .stdin(Stdio::null())
         .stderr(fs::File::create(root.join("server.log")).unwrap())
