@@ -1,6 +1,8 @@
 //! The built-in policy against its cases, and properties of the reader and the judge.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+mod attacks;
+
 use proptest::prelude::*;
 use provara_domain::{CommandText, Judgement, Shell, Verdict};
 use provara_policy::{Policy, Request, RuleFile, Strictness, reader};
