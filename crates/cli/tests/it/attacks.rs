@@ -915,3 +915,178 @@ fn attack_35_a_redirect_names_no_other_host() {
         assert_eq!(same, path != "/\\evil.example/", "{path} is sent to {to}");
     }
 }
+
+/// A server with the settings of `env` alone, its limits included.
+fn limited(env: &[(&str, &str)]) -> Served {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let process = Command::new(env!("CARGO_BIN_EXE_provara"))
+        .env_clear()
+        .env("AGENT_HUB_ROOT", root.path())
+        .env("AGENT_HUB_PORT", "0")
+        .envs(env.iter().copied())
+        .arg("serve")
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(root.path().join("server.log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut server = Served { root, process, base: String::new() };
+    let address = server.root.path().join("runtime/address");
+    until("the server's address", || fs::read_to_string(&address).is_ok_and(|base| base.ends_with('\n')));
+    fs::read_to_string(&address).unwrap().trim().clone_into(&mut server.base);
+    server
+}
+
+/// Kilobytes that the server holds.
+fn resident(server: &Served) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Lets this process, and the servers that it starts, hold `needed` connections. False where the system does not.
+fn many_descriptors(needed: u64) -> bool {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if hard < needed {
+        assert!(std::env::var_os("CI").is_none(), "only {hard} open files are allowed, and in CI nothing is skipped");
+        eprintln!("SKIPPED: only {hard} open files are allowed, and {needed} are needed");
+        return false;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(100_000), hard).unwrap();
+    true
+}
+
+#[test]
+fn attack_21_ten_thousand_wrong_tokens_cost_no_memory_and_lock_nobody_else_out() {
+    let server = Served::new();
+    let host = server.base.strip_prefix("http://").unwrap();
+    server.plan("make");
+    let before = resident(&server);
+    let (mut refused, mut slowed) = (0, 0);
+    for batch in 0..100 {
+        let asked: String = (0..100)
+            .map(|n| {
+                let close = if n == 99 { "connection: close\r\n" } else { "" };
+                format!(
+                    "GET /pending HTTP/1.1\r\nhost: {host}\r\nx-agent-token: pv_agent_{batch:050}{n}\r\n{close}\r\n"
+                )
+            })
+            .collect();
+        for answer in Raw::to(&server).say(asked.as_bytes()).answers() {
+            match answer.status {
+                401 => refused += 1,
+                429 => slowed += 1,
+                other => panic!("a wrong token was answered {other}"),
+            }
+        }
+    }
+    assert_eq!(refused + slowed, 10_000);
+    assert!(refused <= 40, "{refused} guesses in two windows at most");
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < 16 << 10, "10,000 wrong tokens hold {grown} KiB");
+    assert_eq!(server.by(&server.agent(), "GET", "/pending", &Value::Null).0, 200);
+    assert_eq!(server.by(&server.operator(), "GET", "/pending", &Value::Null).0, 200);
+}
+
+#[test]
+fn attack_28_no_header_makes_another_client_of_a_client() {
+    let server = limited(&[("AGENT_HUB_RATE_LIMIT_REQUESTS", "5")]);
+    let agent = server.agent();
+    let mut seen = Vec::new();
+    for n in 0..12 {
+        let forged = format!("203.0.113.{n}");
+        let headers = [
+            ("x-agent-token", agent.as_str()),
+            ("x-forwarded-for", forged.as_str()),
+            ("forwarded", &format!("for={forged}")),
+            ("x-real-ip", &forged),
+            ("cf-connecting-ip", &forged),
+            ("true-client-ip", &forged),
+            ("via", &forged),
+        ];
+        seen.push(server.ask("GET", "/pending", &headers, "").0);
+    }
+    assert_eq!(seen, [[200; 5].as_slice(), &[429; 7]].concat());
+    // What an agent used up, a person still has.
+    assert_eq!(server.by(&server.operator(), "GET", "/pending", &Value::Null).0, 200);
+}
+
+#[test]
+fn attack_28_an_agent_that_only_waits_leaves_room_for_whoever_decides() {
+    if !many_descriptors(8_000) {
+        return;
+    }
+    let server = limited(&[]);
+    let (agent, operator) = (server.agent(), server.operator());
+    let id = server.plan("make install");
+    let wait =
+        head(&server, &agent, &format!("GET /commands/{id}?wait=60")).replace("connection: close\r\n", "") + "\r\n";
+    let mut waiting: Vec<Raw> = (0..1000).map(|_| Raw::to(&server).say(wait.as_bytes())).collect();
+    // The last ones are past the documented limit, and are told so at once.
+    let mut first = [0; 12];
+    waiting.last_mut().unwrap().0.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 429");
+    assert_eq!(server.by(&operator, "POST", &format!("/deny/{id}"), &Value::Null).0, 200);
+    waiting.first_mut().unwrap().0.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200", "whoever waited rightly was not told");
+}
+
+#[test]
+fn attack_28_five_thousand_streams_of_one_agent_leave_room_for_others() {
+    if !many_descriptors(12_000) {
+        return;
+    }
+    let server = Served::new();
+    let (agent, operator) = (server.agent(), server.operator());
+    let host = server.base.strip_prefix("http://").unwrap();
+    let follow = format!("GET /events HTTP/1.1\r\nhost: {host}\r\nx-agent-token: {agent}\r\nconnection: close\r\n\r\n");
+    let before = resident(&server);
+    let mut streams: Vec<Raw> = Vec::new();
+    let (mut open, mut refused) = (0, 0);
+    for _ in 0..5000 {
+        let mut stream = Raw::to(&server).say(follow.as_bytes());
+        let mut first = [0; 12];
+        stream.0.read_exact(&mut first).unwrap();
+        match &first {
+            b"HTTP/1.1 200" => open += 1,
+            b"HTTP/1.1 429" => refused += 1,
+            other => panic!("{}", String::from_utf8_lossy(other)),
+        }
+        streams.push(stream);
+    }
+    assert_eq!((open, refused), (2048, 2952));
+    let grown = resident(&server).saturating_sub(before) / open;
+    assert!(grown < 256, "a stream holds {grown} KiB");
+    let id = server.plan("echo served");
+    let (status, run) = server.by(&operator, "POST", &format!("/approve/{id}"), &Value::Null);
+    assert_eq!((status, &run["stdout"]), (200, &json!("served\n")), "{run}");
+    drop(streams);
+    until("room for a stream again", || {
+        let mut stream = Raw::to(&server).say(follow.as_bytes());
+        let mut first = [0; 12];
+        stream.0.read_exact(&mut first).unwrap();
+        &first == b"HTTP/1.1 200"
+    });
+}
+
+/// A connection has no owner before it has said something, so silence can take every place. It cannot keep one: after
+/// 15 seconds without a whole head it is over. Whoever keeps connecting still slows all others down; see the threat model.
+#[test]
+fn attack_28_connections_that_say_nothing_whole_give_their_places_back() {
+    if !many_descriptors(12_000) {
+        return;
+    }
+    let server = Served::new();
+    let operator = server.operator();
+    let slow: Vec<Raw> = (0..100).map(|_| Raw::to(&server).say(b"POST /plan HTTP/1.1\r\nhost: ")).collect();
+    let silent: Vec<Raw> = (0..4200).map(|_| Raw::to(&server)).collect();
+    // Comes last, and is answered all the same.
+    assert_eq!(server.by(&operator, "GET", "/pending", &Value::Null).0, 200);
+    for mut stream in slow {
+        let mut left = Vec::new();
+        let _ = stream.0.read_to_end(&mut left);
+        assert!(left.is_empty() || left.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&left));
+    }
+    drop(silent);
+}
