@@ -28,14 +28,6 @@ fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn configured(env: &str) -> Served {
-    let root = tempfile::tempdir().unwrap();
-    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(root.path().join(".env"), env).unwrap();
-    let (process, base) = start(root.path());
-    Served { root, process, base }
-}
-
 fn as_operator(server: &Served, arguments: &[&str]) -> Output {
     server.cli(("AGENT_HUB_OPERATOR_TOKEN", &server.operator()), arguments)
 }
@@ -1089,4 +1081,48 @@ fn attack_28_connections_that_say_nothing_whole_give_their_places_back() {
         assert!(left.is_empty() || left.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&left));
     }
     drop(silent);
+}
+
+/// Every `.rs` file below `folder`, joined.
+fn sources(folder: &std::path::Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_table_of_attacks_names_tests_that_exist() {
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut code = String::new();
+    sources(crates, &mut code);
+    let is_test = |name: &str| code.contains(&format!("fn {name}("));
+    let model = fs::read_to_string(crates.join("../docs/threat-model.md")).unwrap();
+    let rows: Vec<Vec<&str>> = model
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| cells.get(1).is_some_and(|number| number.parse::<u32>().is_ok()))
+        .collect();
+    let numbers: Vec<u32> = rows.iter().map(|row| row[1].parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=35).collect::<Vec<_>>());
+    let mut named = BTreeSet::new();
+    for row in &rows {
+        let names: Vec<&str> = row[3].split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
+        assert!(!names.is_empty() || row[3].contains("ater, with"), "row {} names no test and no owner", row[1]);
+        for name in names {
+            assert!(is_test(name), "row {} names `{name}`, which is nowhere", row[1]);
+            named.insert(name);
+            if let Some(number) = name.strip_prefix("attack_") {
+                assert_eq!(number.get(..2).unwrap().parse::<u32>().unwrap(), row[1].parse::<u32>().unwrap(), "{name}");
+            }
+        }
+    }
+    let made = code.split("fn attack_").skip(1).filter_map(|rest| rest.split_once("()"));
+    for (name, _) in made.filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit())) {
+        assert!(named.contains(format!("attack_{name}").as_str()), "attack_{name} is in no row");
+    }
 }
