@@ -128,6 +128,7 @@ fn is_accented_latin(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{display as body, inputs};
 
     #[test]
     fn what_a_terminal_would_obey_or_hide_is_shown() {
@@ -241,6 +242,17 @@ mod tests {
         let shown: std::collections::BTreeSet<String> = texts.iter().map(|text| visible(text)).collect();
         let raw: std::collections::BTreeSet<&String> = texts.iter().collect();
         assert_eq!(shown.len(), raw.len());
+    }
+
+    #[test]
+    fn hostile_text_is_shown_whole_and_moves_nothing() {
+        let stream = |pieces: &[&[u8]]| {
+            let mut stream = VisibleStream::default();
+            let shown: String = pieces.iter().map(|piece| stream.push(piece)).collect();
+            shown + &stream.finish()
+        };
+        let inputs = (inputs::hostile(body::TEXTS), 0..300_usize);
+        inputs::throw(&inputs, |(bytes, cut)| body::text(&bytes, cut, visible, visible_line, stream));
     }
 
     #[test]

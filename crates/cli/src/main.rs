@@ -7,6 +7,8 @@ mod config;
 mod demo;
 mod display;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod mirror;
 mod prepare;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod attacks;
+mod fuzz;
 
 use proptest::prelude::*;
 use provara_domain::{CommandText, Judgement, Shell, Verdict};

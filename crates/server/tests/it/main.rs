@@ -3,6 +3,7 @@
 
 mod edge;
 mod events;
+mod fuzz;
 
 use std::time::Duration;
 
