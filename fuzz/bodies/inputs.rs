@@ -16,9 +16,7 @@ pub fn throw<T: Debug>(inputs: &impl Strategy<Value = T>, body: impl Fn(T)) {
             body(input);
             Ok::<(), TestCaseError>(())
         });
-        if let Err(failure) = ran {
-            panic!("{failure}");
-        }
+        assert!(ran.is_ok(), "{}", ran.err().map(|failure| failure.to_string()).unwrap_or_default());
         if Instant::now() >= end {
             return;
         }
@@ -55,7 +53,7 @@ pub fn mutated(originals: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value
                 0 => bytes.insert(at, byte),
                 1 => drop(bytes.drain(from..to)),
                 2 => {
-                    let copy = bytes[from..to].to_vec();
+                    let copy = bytes.get(from..to).unwrap_or_default().to_vec();
                     bytes.splice(at..at, copy);
                 }
                 3 => bytes.truncate(at),

@@ -551,9 +551,8 @@ mod tests {
                         }
                     }
                     Err(error) => {
-                        let told =
-                            std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-                        let told: String = told.map(|error| format!("{error}{error:?}")).collect();
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        let told = format!("{error}{error:?}{cause:?}");
                         let named = matches!(error, ConfigError::Unknown { .. });
                         assert!(named || !told.contains("hunter2hunter2"), "{told}");
                     }

@@ -1,11 +1,5 @@
 //! The bodies of the fuzz targets, shared with this crate's own tests.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    unreachable_pub,
-    reason = "bodies fail loudly, and are shared"
-)]
+#![expect(unreachable_pub, reason = "shared with the fuzz targets")]
 
 #[path = "../../../fuzz/bodies/display.rs"]
 pub(crate) mod display;

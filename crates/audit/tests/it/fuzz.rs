@@ -1,4 +1,5 @@
 //! The bodies of the fuzz targets, for a second each, and a reader that shares no code with us.
+#![expect(unreachable_pub, reason = "the bodies are shared with the fuzz targets")]
 
 #[path = "../../../../fuzz/bodies/evidence.rs"]
 mod evidence;

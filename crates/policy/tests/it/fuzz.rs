@@ -1,4 +1,5 @@
 //! The bodies of the fuzz targets, for a second each.
+#![expect(unreachable_pub, reason = "the bodies are shared with the fuzz targets")]
 
 #[path = "../../../../fuzz/bodies/inputs.rs"]
 mod inputs;

@@ -1,4 +1,5 @@
 //! The body of the fuzz target of requests, for a second.
+#![expect(unreachable_pub, reason = "the bodies are shared with the fuzz targets")]
 
 #[path = "../../../../fuzz/bodies/inputs.rs"]
 mod inputs;
