@@ -203,6 +203,13 @@ fn attack_13_quotes_and_escapes_do_not_hide_a_name() {
             "ls {fd}>file",
             "echo x >&1file",
             "LS=rm",
+            // Lines are joined before anything else is looked at.
+            "echo \"$\\\n(rm -rf /etc)\"",
+            "ls \"a$\\\n\\\n(rm x)\"",
+            "ls $\\\nHOME",
+            "ls $\\\n'x'",
+            "ls \"$\\\n{x:=y}\"",
+            "ls $\\\n\"x\"",
         ],
     );
 }
