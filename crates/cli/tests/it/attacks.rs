@@ -257,6 +257,14 @@ fn attack_08_the_environment_is_bound_and_seen() {
         let shown = both(&as_operator(&server, &["show", &id]));
         assert!(shown.contains(name) && shown.contains("./x"), "{name} is not shown: {shown}");
     }
+    // What an allow rule says of `ls` is not said of `ls` with a variable of the agent's choosing.
+    let verdict = |env: Value| {
+        let (_, plan) = server.by(&agent, "POST", "/plan", &json!({ "command": "ls", "env": env }));
+        (plan["judgement"]["verdict"].clone(), plan["judgement"]["reasons"].to_string())
+    };
+    assert_eq!(verdict(json!({})).0, "allow");
+    let (asked, why) = verdict(json!({ "BASH_ENV": "./x" }));
+    assert!(asked == "ask" && why.contains("sets BASH_ENV: a variable can change"), "{asked} {why}");
     for bad in ["BASH_FUNC_ls%%", "A=B", "A B", "", "1A", "A\u{0}B", "\u{c4}"] {
         let body = json!({ "command": "make", "env": { bad: "x" } });
         assert_eq!(server.by(&agent, "POST", "/plan", &body).0, 422, "{bad:?} names a variable");
