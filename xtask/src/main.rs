@@ -39,6 +39,7 @@ fn check() -> Result<(), Failure> {
     step("dependency edges", edges::check)?;
     step("licences and sources of dependencies", deny::check)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
+    step("fuzz targets", fuzz_targets)?;
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("documents", || {
         let mut doc = Command::new("cargo");
@@ -70,8 +71,36 @@ fn soak(seconds: &str) -> Result<(), Failure> {
         .env("PROVARA_SOAK_SECONDS", seconds)
         .env("PROVARA_SOAK_SUMMARY", &summary);
     step("soak", || succeed(tests))?;
+    let mut fuzz = Command::new("cargo");
+    fuzz.args([
+        "test",
+        "--profile",
+        "soak",
+        "--workspace",
+        "--",
+        "hostile_",
+        "no_mutated_",
+        "canonical_bytes_",
+        "a_plans_digest_",
+    ]);
+    fuzz.args(["an_id_is_"]).env("PROVARA_FUZZ_SECONDS", seconds);
+    step("hostile input", || succeed(fuzz))?;
     say(&format!("the summary is in {}", summary.display()));
     Ok(())
+}
+
+/// They need a nightly compiler, so here they are only read. Their bodies are in the ordinary tests.
+fn fuzz_targets() -> Result<(), Failure> {
+    let mut manifest = Command::new("cargo");
+    manifest.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", "fuzz/Cargo.toml"]);
+    manifest.stdout(std::process::Stdio::null());
+    succeed(manifest)?;
+    let mut format = Command::new("rustfmt");
+    format.args(["--check", "--edition", "2024"]);
+    for entry in std::fs::read_dir("fuzz/fuzz_targets")? {
+        format.arg(entry?.path());
+    }
+    succeed(format)
 }
 
 /// nextest where it is installed; cargo's own runner does the same work more slowly.

@@ -526,4 +526,64 @@ mod tests {
         let error = Settings::load(&[], environment).unwrap_err().to_string();
         assert!(!error.contains(secret), "{error}");
     }
+
+    #[test]
+    fn hostile_files_are_read_or_refused_without_telling_a_secret() {
+        use crate::fuzz::inputs::{hostile, throw};
+        const PARTS: &[&str] = &[
+            "AGENT_HUB_TOKEN=",
+            "AGENT_HUB_PORT=1\n",
+            "AGENT_HUB_ROOT=/\n",
+            "AGENT_HUB_NONSENSE=1\n",
+            "export ",
+            "hunter2hunter2",
+            "\n",
+            "=",
+            "'",
+            "\"",
+            " #",
+            "#",
+            "token = ",
+            "\"hunter2hunter2\"",
+            "port = 1\n",
+            "port = { a = 1 }\n",
+            "[token]\n",
+            "token = [",
+            "root = '/'\n",
+            "single_token = true\n",
+            "\u{feff}",
+            "\u{0}",
+            "\r\n",
+            "\u{202e}",
+            "a.b = 1\n",
+            "[[x]]\n",
+            "TOKEN",
+            "Token = 'hunter2hunter2'\n",
+            "\\",
+            "$(id)",
+            "`id`",
+            "${HOME}",
+        ];
+        let readers: [(&str, Parse); 2] = [(".env", parse_env), ("provara.toml", parse_toml)];
+        throw(&hostile(PARTS), |bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            for (name, parse) in readers {
+                match parse(&text, Path::new(name)) {
+                    Ok(found) => {
+                        for (key, value) in found {
+                            assert!(key != "ROOT" && KEYS.iter().any(|(known, ..)| *known == key));
+                            // Nothing is filled in: a value is a part of the file.
+                            assert!(name != ".env" || text.contains(&value), "{key} became {value:?}");
+                        }
+                    }
+                    Err(error) => {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        let told = format!("{error}{error:?}{cause:?}");
+                        let named = matches!(error, ConfigError::Unknown { .. });
+                        assert!(named || !told.contains("hunter2hunter2"), "{told}");
+                    }
+                }
+            }
+        });
+    }
 }

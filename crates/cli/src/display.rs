@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use serde_json::Value;
 use unicode_security::confusable_detection::skeleton;
-use unicode_security::general_security_profile::GeneralSecurityProfile as _;
+use unicode_security::general_security_profile::{GeneralSecurityProfile as _, IdentifierType};
 
 /// Returns `text` with every character made visible that a terminal would hide, obey or show as another. Line feeds and
 /// tabs stay.
@@ -130,7 +130,14 @@ fn is_plain(c: char) -> bool {
             | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E000}'..='\u{F8FF}' | '\u{E0000}'..='\u{10FFFF}'
             | '⟦' | '⟧')
         // Combining marks alter the character before them.
-        || matches!(c, '\u{0300}'..='\u{036F}' | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}' | '\u{20D0}'..='\u{20FF}' | '\u{FE20}'..='\u{FE2F}');
+        || matches!(c,
+            '\u{0300}'..='\u{036F}' | '\u{0483}'..='\u{0489}' | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}'
+            | '\u{20D0}'..='\u{20FF}' | '\u{A66F}'..='\u{A672}' | '\u{FE20}'..='\u{FE2F}')
+        // Joiners, fillers and format controls of scripts and notations that few terminals know.
+        || matches!(c,
+            '\u{1107F}' | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1345F}' | '\u{16FE4}' | '\u{1D159}')
+        // What no version of Unicode has assigned yet has no form that anybody could know.
+        || matches!(c.identifier_type(), None | Some(IdentifierType::Not_Character | IdentifierType::Default_Ignorable));
     !hidden
 }
 
@@ -151,6 +158,7 @@ fn is_accented_latin(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{display as body, inputs};
 
     #[test]
     fn what_a_terminal_would_obey_or_hide_is_shown() {
@@ -184,6 +192,105 @@ mod tests {
         assert_eq!(stream.push("é!".as_bytes().get(1..).unwrap()), "é!");
         assert_eq!(stream.push(b"\xff\xe2\x82"), "⟦0xFF⟧");
         assert_eq!(stream.finish(), "⟦0xE2⟧⟦0x82⟧");
+    }
+
+    #[test]
+    fn attack_02_what_hides_joins_or_has_no_form_is_a_chip() {
+        let hidden = [
+            '\u{0}',
+            '\u{7}',
+            '\u{8}',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{9d}',
+            '\u{a0}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{488}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1680}',
+            '\u{180e}',
+            '\u{2003}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202e}',
+            '\u{202f}',
+            '\u{205f}',
+            '\u{2060}',
+            '\u{2064}',
+            '\u{2066}',
+            '\u{206a}',
+            '\u{2800}',
+            '\u{3000}',
+            '\u{3164}',
+            '\u{e000}',
+            '\u{f8ff}',
+            '\u{fdd0}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff9}',
+            '\u{fffd}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{378}',
+            '\u{1107f}',
+            '\u{110bd}',
+            '\u{13430}',
+            '\u{13441}',
+            '\u{16fe4}',
+            '\u{1bca0}',
+            '\u{1d159}',
+            '\u{1d173}',
+            '\u{1fffe}',
+            '\u{3fffd}',
+            '\u{e0001}',
+            '\u{e0041}',
+            '\u{e007f}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            '\u{f0000}',
+            '\u{10ffff}',
+            '\u{300}',
+            '\u{20dd}',
+            '⟦',
+            '⟧',
+        ];
+        for c in hidden {
+            let chip = format!("a⟦U+{:04X}⟧b", u32::from(c));
+            assert_eq!((visible(&format!("a{c}b")), visible_line(&format!("a{c}b"))), (chip.clone(), chip), "{c:?}");
+        }
+        let plain = "naïve Größe 日本語 한국어 Ωμέγα Привет שלום مرحبا हिन्दी ไทย → ✓ … € 🙂 ─│█";
+        for c in plain.chars() {
+            assert!(visible(&c.to_string()).starts_with(c), "{c:?} has a form of its own");
+        }
+    }
+
+    /// A chip is ours alone, and each text has a shown form of its own: nothing is shown as something else was.
+    #[test]
+    fn attack_02_no_two_texts_look_the_same() {
+        let parts = ["⟦U+200B⟧", "\u{200b}", "⟦", "⟧", "U+200B", "⟦0xFF⟧", "a", "\u{430}", "⟦U+27E6⟧"];
+        let texts: Vec<String> = parts.iter().flat_map(|a| parts.iter().map(move |b| format!("{a}{b}"))).collect();
+        let shown: std::collections::BTreeSet<String> = texts.iter().map(|text| visible(text)).collect();
+        let raw: std::collections::BTreeSet<&String> = texts.iter().collect();
+        assert_eq!(shown.len(), raw.len());
+    }
+
+    #[test]
+    fn hostile_text_is_shown_whole_and_moves_nothing() {
+        let stream = |pieces: &[&[u8]]| {
+            let mut stream = VisibleStream::default();
+            let shown: String = pieces.iter().map(|piece| stream.push(piece)).collect();
+            shown + &stream.finish()
+        };
+        let inputs = (inputs::hostile(body::TEXTS), 0..300_usize);
+        inputs::throw(&inputs, |(bytes, cut)| body::text(&bytes, cut, visible, visible_line, stream));
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod doctor;
 mod evidence;
 mod failure;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod interrupt;
 mod log;
 mod man;

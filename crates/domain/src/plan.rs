@@ -101,9 +101,10 @@ impl Nonce {
         Self(entropy)
     }
 
-    /// Returns the nonce that 32 hexadecimal digits spell, if `raw` is that.
+    /// Returns the nonce that 32 lowercase hexadecimal digits spell, if `raw` is that. A nonce has one spelling.
     pub fn parse(raw: &str) -> Option<Self> {
-        if raw.len() == 32 { u128::from_str_radix(raw, 16).ok().map(Self) } else { None }
+        let digits = raw.len() == 32 && raw.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        u128::from_str_radix(raw, 16).ok().filter(|_| digits).map(Self)
     }
 }
 

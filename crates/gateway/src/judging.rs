@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use provara_domain::{CommandText, Judgement, Plan, PolicyVersion, Shell, WorkingDir};
+use provara_domain::{CommandText, Judgement, Plan, PolicyVersion, Reason, Severity, Shell, Verdict, WorkingDir};
 use provara_policy::{Explanation, Request, Rule};
 
 use crate::gateway::{Gateway, Inner, lock};
@@ -44,7 +44,16 @@ impl JudgementCache {
 }
 
 impl Inner {
+    /// What policy says about the command, and what the plan's environment adds to it.
     pub(crate) fn judge(&self, plan: &Plan) -> Judgement {
+        let judgement = self.judge_command(plan);
+        match environment_reason(plan) {
+            Some(reason) => Judgement::of([judgement.reasons, vec![reason]].concat(), judgement.policy),
+            None => judgement,
+        }
+    }
+
+    fn judge_command(&self, plan: &Plan) -> Judgement {
         let key = (plan.command.clone(), plan.shell, plan.cwd.clone(), self.workspaces());
         if let Some(known) = self.cache.get(&key) {
             return known;
@@ -58,6 +67,22 @@ impl Inner {
         self.cache.put(key, judgement.clone());
         judgement
     }
+}
+
+/// Rules look at the command alone. `BASH_ENV`, `LD_PRELOAD`, `GIT_SSH_COMMAND` and their like make any command another, and
+/// nobody has a list of them all.
+fn environment_reason(plan: &Plan) -> Option<Reason> {
+    const TOLD: usize = 5;
+    let names: Vec<&str> = plan.env.keys().take(TOLD).map(provara_domain::EnvName::as_str).collect();
+    let more = if plan.env.len() > TOLD { ", …" } else { "" };
+    (!names.is_empty()).then(|| Reason {
+        rule: "environment".to_owned(),
+        category: "engine".to_owned(),
+        verdict: Verdict::Ask,
+        severity: Severity::Medium,
+        text: format!("sets {}{more}: a variable can change what a command does", names.join(", ")),
+        span: None,
+    })
 }
 
 impl Gateway {

@@ -130,14 +130,11 @@ type Refusal = Box<(Problem, Option<Left>)>;
 fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     let headers = request.headers();
     // A page that resolves its own name to this address would be refused here: the name is not ours.
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !app.config.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host_name(host))) {
-        let text = "the Host header names no host of this server; see AGENT_HUB_ALLOWED_HOSTS";
+    if !names_us(app, request) {
+        let text = "the request names no host of this server, or several; see AGENT_HUB_ALLOWED_HOSTS";
         return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "host_not_allowed", text), None)));
     }
-    if let Some(origin) = headers.get(header::ORIGIN)
-        && !allowed_origin(app, origin)
-    {
+    if !headers.get_all(header::ORIGIN).iter().all(|origin| allowed_origin(app, origin)) {
         let text = "the Origin header names a page that this server does not serve";
         return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "origin_not_allowed", text), None)));
     }
@@ -216,11 +213,24 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
     }
 }
 
+/// Whether everything that names a host names one of ours: the Host header, of which there is one, and the request's
+/// target where that is a whole address. A proxy before us may believe another of them than we do.
+fn names_us(app: &App, request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let ours = |host: &str| app.config.allowed_hosts.iter().any(|known| known.eq_ignore_ascii_case(host_name(host)));
+    let target = request.uri().authority().is_none_or(|target| ours(target.as_str()));
+    target && host.to_str().is_ok_and(ours)
+}
+
+/// The name before the port. What is neither, as in `localhost:x@evil.example`, names nobody.
 fn host_name(host: &str) -> &str {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or(host, |(name, _)| name),
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    }
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(inner) => inner.split_once(']').unwrap_or_default(),
+        None => host.split_at_checked(host.find(':').unwrap_or(host.len())).unwrap_or_default(),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { "" }
 }
 
 fn allowed_origin(app: &App, origin: &HeaderValue) -> bool {

@@ -242,6 +242,8 @@ fn expansion(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, text: &mut Stri
             Some(c) if c.is_alphanumeric() || "_{?!$#@*-[\"".contains(c) => {
                 builder.opaque(start, cursor.here(), EXPANSION);
             }
+            // The shell joins lines before it looks what the dollar begins: `"$\⏎(rm x)"` runs `rm`.
+            Some('\\') if cursor.rest().starts_with("\\\n") => builder.opaque(start, cursor.here(), EXPANSION),
             // A dollar before anything else stands for itself.
             _ => {}
         }

@@ -1,7 +1,9 @@
 //! The built-in policy against its cases, and properties of the reader and the judge.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+mod attacks;
 mod cases;
+mod fuzz;
 mod properties;
 mod rule_files;
 

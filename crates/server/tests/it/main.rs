@@ -3,6 +3,7 @@
 
 mod edge;
 mod events;
+mod fuzz;
 mod metrics;
 
 use std::time::Duration;

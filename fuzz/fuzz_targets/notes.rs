@@ -1,0 +1,7 @@
+//! Notes and keys.
+#![no_main]
+
+#[path = "../bodies/evidence.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::note(bytes));
