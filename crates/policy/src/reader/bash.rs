@@ -308,7 +308,9 @@ fn redirection(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, heredocs: &mu
     if before == cursor.here() {
         builder.opaque(start, before, "redirects to nothing");
     }
-    if !plain.contains(&operator) || read.word.glob {
+    // After `>&` bash takes quotes off twice, so a quoted target is not what it looks like.
+    let twice = operator == ">&" && read.quoted;
+    if !plain.contains(&operator) || read.word.glob || twice {
         builder.opaque(start, cursor.here(), "is a redirection that is not read");
     }
     if operator.starts_with("<<") && operator != "<<<" {
