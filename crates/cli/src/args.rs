@@ -103,6 +103,30 @@ pub(crate) enum Command {
     Workspace(Workspace),
     /// Check folders and secrets; fails when the caller could read what only the server may
     Doctor,
+    /// Copy the database, outputs, checkpoint and verifier key into a new folder, while the server runs; or check such a copy
+    #[command(
+        after_help = "Example:\n  provara backup /srv/backups/monday\n  provara backup --verify /srv/backups/monday --key log.vkey"
+    )]
+    Backup {
+        dir: PathBuf,
+        /// Check a backup instead of making one; works without a server
+        #[arg(long, conflicts_with = "with_keys")]
+        verify: bool,
+        /// The log's verifier key, kept elsewhere, that the backup has to be of
+        #[arg(long, value_name = "FILE", requires = "verify")]
+        key: Option<PathBuf>,
+        /// Copy the log's private key and the tokens too: whoever reads the backup can then approve
+        #[arg(long)]
+        with_keys: bool,
+    },
+    /// Put a backup in the place of an empty runtime folder, with no server running
+    #[command(after_help = "Example:\n  provara restore /srv/backups/monday --force")]
+    Restore {
+        dir: PathBuf,
+        /// Move a runtime folder that is not empty aside; it is never deleted
+        #[arg(long)]
+        force: bool,
+    },
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
     /// The process that supervises commands; started by the server

@@ -1,6 +1,7 @@
 //! The one binary: what can be typed, and what it does.
 
 mod args;
+mod backup;
 mod client;
 mod commands;
 mod config;
@@ -10,6 +11,7 @@ mod failure;
 mod log;
 mod mirror;
 mod prepare;
+mod restore;
 mod rules;
 mod secrets;
 mod serve;
@@ -55,6 +57,9 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Demo { yes } = cli.command {
         return demo::demo(if yes { demo::Decider::YesToAll } else { demo::Decider::Person });
     }
+    if let Command::Backup { dir, verify: true, key, .. } = &cli.command {
+        return backup::verify(dir, key.as_deref(), cli.common.json);
+    }
     let mut flags = Vec::new();
     flags.extend(cli.common.root.map(|root| ("ROOT", root)));
     flags.extend(cli.common.base.map(|base| ("BASE", base)));
@@ -77,6 +82,14 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(args::Policy::Check { command, cwd }) => session.policy_check(command, cwd),
         Command::Token(what) => session.token(what),
         Command::Workspace(what) => session.workspace(what),
+        Command::Backup { dir, with_keys, .. } => {
+            let keys = if with_keys { backup::Secrets::Copied } else { backup::Secrets::Left };
+            backup::backup(&session.settings, &dir, keys, serve::now(), session.json)
+        }
+        Command::Restore { dir, force } => {
+            let present = if force { restore::Present::MovedAside } else { restore::Present::Refused };
+            restore::restore(&session.settings, &dir, present, serve::now(), session.json)
+        }
         Command::Doctor => prepare::doctor(&session.settings, session.json),
         // Dealt with above; they need no session.
         Command::Policy(args::Policy::Test { .. })

@@ -158,7 +158,7 @@ pub(crate) fn doctor(settings: &Settings, as_json: bool) -> Result<ExitCode, Fai
 }
 
 /// The path as the kernel sees it: links followed as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
         .find_map(|there| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?)))
         .unwrap_or_else(|| path.to_owned())

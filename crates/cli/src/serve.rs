@@ -30,17 +30,21 @@ const MAX_RUNS: usize = 32;
 /// What a command inherits of the server's environment.
 const INHERITED: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// The version that the log and `/status` tell.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(crate) fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// The real clock and the real randomness. Nothing else in Provara reads either.
 struct Host;
 
 impl Platform for Host {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-        let now = std::time::SystemTime::now();
-        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        now()
     }
 
     fn entropy(&self) -> u128 {
@@ -124,13 +128,17 @@ async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
 }
 
 fn other(error: &dyn std::error::Error) -> Failure {
+    Failure::Other(with_causes(error))
+}
+
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    Failure::Other(text)
+    text
 }
 
 /// The workspace's canonical path; made, and given to the user that commands run as, when it is not there.
@@ -234,7 +242,7 @@ fn policy(settings: &Settings) -> Result<Policy, Failure> {
 }
 
 /// The log is named after its key, so that two logs never share a name.
-fn log_key(seed: [u8; 32]) -> Result<LogKey, Failure> {
+pub(crate) fn log_key(seed: [u8; 32]) -> Result<LogKey, Failure> {
     let [a, b, c, d, ..] =
         <[u8; 32]>::from(Sha256::new().chain_update("provara log name").chain_update(seed).finalize());
     LogKey::from_seed(&format!("provara/log/{a:02x}{b:02x}{c:02x}{d:02x}"), seed).map_err(|error| other(&error))

@@ -7,6 +7,7 @@ mod log;
 mod memory;
 mod output;
 mod plans;
+mod snapshot;
 mod sqlite;
 mod store;
 mod sweep;
@@ -15,6 +16,7 @@ mod types;
 
 pub use output::OutputWriter;
 pub use provara_audit::merkle::Hash;
+pub use snapshot::{Held, Snapshot, SnapshotError};
 pub use store::Store;
 pub use types::{
     Below, Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewDecision, NewPlan, NewToken, OpenError,

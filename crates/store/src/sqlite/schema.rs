@@ -36,6 +36,36 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
 }
 
+/// Opens a database that somebody else may have made: nothing that its schema names is run.
+pub(crate) fn open_copied(path: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cell_size_check", true)?;
+    Ok(conn)
+}
+
+/// Compares the schema, to the letter, with the one that this version makes of the same format.
+pub(crate) fn is_ours(conn: &Connection) -> Result<(), String> {
+    let said = |error: rusqlite::Error| error.to_string();
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(said)?;
+    let known = usize::try_from(version).ok().filter(|version| *version > 0).and_then(|count| MIGRATIONS.get(..count));
+    let known =
+        known.ok_or_else(|| format!("it has format {version}, this version knows 1 to {}", MIGRATIONS.len()))?;
+    let fresh = Connection::open_in_memory().map_err(said)?;
+    known.iter().try_for_each(|sql| fresh.execute_batch(sql)).map_err(said)?;
+    let (found, expected) = (parts(conn).map_err(said)?, parts(&fresh).map_err(said)?);
+    let odd = found.symmetric_difference(&expected).next().map(|(kind, name, _)| format!("{kind} `{name}`"));
+    odd.map_or(Ok(()), Err)
+}
+
+type SchemaPart = (String, String, Option<String>);
+
+fn parts(conn: &Connection) -> Result<std::collections::BTreeSet<SchemaPart>, rusqlite::Error> {
+    let mut query = conn.prepare("SELECT type, name, sql FROM sqlite_master")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
+}
+
 fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(Duration::from_secs(5))?;
