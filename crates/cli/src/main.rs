@@ -15,6 +15,7 @@ mod restore;
 mod rules;
 mod secrets;
 mod serve;
+mod service;
 mod tell;
 
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Secret, Settings};
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{mirror, secrets};
+use crate::{mirror, secrets, service};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,14 +61,21 @@ impl Platform for Host {
 pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCode, Failure> {
     let refused = |refusal: prepare::Refusal| Failure::Usage(refusal.to_string());
     let binary = std::env::current_exe()?;
+    let inherited = service::inherited()?;
+    let settings = &service::settled(settings, inherited.as_ref())?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
     crate::tell::start(settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings, &binary))
+    runtime.block_on(run(settings, &binary, inherited))
 }
 
-async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
+async fn run(
+    settings: &Settings,
+    binary: &Path,
+    inherited: Option<std::net::TcpListener>,
+) -> Result<ExitCode, Failure> {
+    let supervisor = Arc::new(service::Supervisor::from_env());
     secrets::private_dir(&settings.runtime)?;
     let workspace = make_workspace(settings)?;
     let store = Store::open(StoreConfig { runtime: settings.runtime.clone(), output_keep: settings.output_keep })
@@ -101,7 +108,11 @@ async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
     .map_err(|error| other(&error))?;
     let mirror =
         tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
-    let listener = TcpListener::bind((settings.host.as_str(), settings.port)).await.map_err(|error| {
+    let listener = match inherited {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind((settings.host.as_str(), settings.port)).await,
+    };
+    let listener = listener.map_err(|error| {
         Failure::Other(format!("cannot listen on {}:{}: {error}; name another PORT", settings.host, settings.port))
     })?;
     let tls = tls(settings)?;
@@ -110,16 +121,20 @@ async fn run(settings: &Settings, binary: &Path) -> Result<ExitCode, Failure> {
     // The last step of the start: whoever waits for this file finds a server that answers.
     fs::write(settings.runtime.join("address"), format!("{base}\n"))?;
     welcome(settings, &base)?;
+    supervisor.ready(&base);
+    let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
     let router = provara_server::router(gateway.clone(), edge(settings, listener.local_addr()?.port()));
     // Requests are answered until the gateway has ended: whoever waits for a run that is given its grace gets its result.
     let served = provara_server::serve(listener, router, tls, gateway.closed());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ending = async {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        supervisor.stopping();
         tracing::info!("stopping: no new work; running commands get {} s", GRACE.as_secs());
         gateway.stop(GRACE).await.map_err(|error| other(&error))
     };
     let (ended, served) = tokio::join!(ending, served);
+    alive.abort();
     mirror.abort();
     let _ = fs::remove_file(settings.runtime.join("address"));
     ended?;

@@ -6,6 +6,7 @@ mod contract;
 mod faults;
 mod hardship;
 mod served;
+mod service;
 
 use std::path::Path;
 use std::process::{Command, Output};
