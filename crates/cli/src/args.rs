@@ -103,6 +103,27 @@ pub(crate) enum Command {
     Workspace(Workspace),
     /// Check folders and secrets; fails when the caller could read what only the server may
     Doctor,
+    /// Install the server: a user for commands, folders, settings and a systemd unit
+    #[command(
+        after_help = "--root names the server's folder, /var/lib/provara by default. What is there already is not changed.\n\nExample:\n  provara setup --dry-run\n  provara setup --socket"
+    )]
+    Setup {
+        /// Only show what would be done, files included
+        #[arg(long)]
+        dry_run: bool,
+        /// Put everything below a folder: a package or an image being made
+        #[arg(long, value_name = "DIR")]
+        prefix: Option<PathBuf>,
+        /// The program that the unit starts; this one by default
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// A server without any privilege: commands are kept from its files by user namespaces alone
+        #[arg(long)]
+        unprivileged: bool,
+        /// Let systemd listen, so that a restart refuses nobody
+        #[arg(long)]
+        socket: bool,
+    },
     /// Copy the database, outputs, checkpoint and verifier key into a new folder, while the server runs; or check such a copy
     #[command(
         after_help = "Example:\n  provara backup /srv/backups/monday\n  provara backup --verify /srv/backups/monday --key log.vkey"

@@ -16,6 +16,7 @@ mod rules;
 mod secrets;
 mod serve;
 mod service;
+mod setup;
 mod tell;
 
 use std::process::ExitCode;
@@ -58,6 +59,10 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Demo { yes } = cli.command {
         return demo::demo(if yes { demo::Decider::YesToAll } else { demo::Decider::Person });
     }
+    if let Command::Setup { dry_run, prefix, binary, unprivileged, socket } = cli.command {
+        let wanted = setup::Wanted { state: cli.common.root, prefix, binary, unprivileged, socket, dry_run };
+        return setup::setup(&wanted, cli.common.json);
+    }
     if let Command::Backup { dir, verify: true, key, .. } = &cli.command {
         return backup::verify(dir, key.as_deref(), cli.common.json);
     }
@@ -96,6 +101,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(args::Policy::Test { .. })
         | Command::Completions { .. }
         | Command::Helper
+        | Command::Setup { .. }
         | Command::Serve { .. }
         | Command::Demo { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -1,5 +1,6 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail loudly")]
+#![expect(clippy::print_stderr, clippy::string_slice, reason = "tests say what they skip, and cut what they made")]
 
 mod backup;
 mod contract;
@@ -7,6 +8,7 @@ mod faults;
 mod hardship;
 mod served;
 mod service;
+mod setup;
 
 use std::path::Path;
 use std::process::{Command, Output};

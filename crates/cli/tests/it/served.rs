@@ -34,10 +34,15 @@ pub(super) fn start(root: &Path) -> (Child, String) {
         .stderr(fs::File::create(root.join("server.log")).unwrap())
         .spawn()
         .unwrap();
+    (process, await_address(root))
+}
+
+/// Waits until the server in `root` answers, and returns where.
+pub(super) fn await_address(root: &Path) -> String {
     let (address, deadline) = (root.join("runtime/address"), Instant::now() + Duration::from_secs(30));
     loop {
         match fs::read_to_string(&address) {
-            Ok(base) if base.ends_with('\n') => return (process, base.trim().to_owned()),
+            Ok(base) if base.ends_with('\n') => return base.trim().to_owned(),
             _ => assert!(Instant::now() < deadline, "{}", fs::read_to_string(root.join("server.log")).unwrap()),
         }
         std::thread::sleep(Duration::from_millis(10));
