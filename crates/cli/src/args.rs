@@ -140,6 +140,22 @@ pub(crate) enum Command {
         #[arg(long)]
         with_keys: bool,
     },
+    /// Erase commands, input and output of settled plans for good; digests, decisions and the log stay
+    #[command(
+        group(clap::ArgGroup::new("which").required(true).args(["before", "plan"])),
+        after_help = "Example:\n  provara erase --before 2026-01-01\n  provara erase --plan 20260101_120000_0123456789abcdef --yes"
+    )]
+    Erase {
+        /// Every plan that settled before this day, in UTC
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        before: Option<String>,
+        /// One plan
+        #[arg(long, value_name = "ID")]
+        plan: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Put a backup in the place of an empty runtime folder, with no server running
     #[command(after_help = "Example:\n  provara restore /srv/backups/monday --force")]
     Restore {

@@ -215,7 +215,7 @@ impl Session {
             .ok_or_else(|| Failure::Other(format!("the command did not end by itself: {}", ending(run))))
     }
 
-    fn answer(
+    pub(crate) fn answer(
         &self,
         answer: &Value,
         human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -238,7 +238,7 @@ impl Session {
         Ok(Client::new(&self.settings, Some(token.ok_or_else(missing)?))?)
     }
 
-    fn operator(&self) -> Result<Client, Failure> {
+    pub(crate) fn operator(&self) -> Result<Client, Failure> {
         let token = match self.known_operator()? {
             Some(token) => Some(token),
             None => secrets::prompt("operator's token: ")?,

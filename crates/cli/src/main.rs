@@ -12,6 +12,7 @@ mod log;
 mod mirror;
 mod prepare;
 mod restore;
+mod retention;
 mod rules;
 mod secrets;
 mod serve;
@@ -91,6 +92,10 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Backup { dir, with_keys, .. } => {
             let keys = if with_keys { backup::Secrets::Copied } else { backup::Secrets::Left };
             backup::backup(&session.settings, &dir, keys, serve::now(), session.json)
+        }
+        Command::Erase { before, plan, yes } => {
+            let which = plan.map(retention::Which::Plan).or(before.map(retention::Which::Before));
+            which.map_or(Ok(ExitCode::FAILURE), |which| retention::erase(&session, &which, yes))
         }
         Command::Restore { dir, force } => {
             let present = if force { restore::Present::MovedAside } else { restore::Present::Refused };

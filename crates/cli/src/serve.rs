@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Secret, Settings};
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{mirror, secrets, service};
+use crate::{mirror, retention, secrets, service};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -122,6 +122,7 @@ async fn run(
     fs::write(settings.runtime.join("address"), format!("{base}\n"))?;
     welcome(settings, &base)?;
     supervisor.ready(&base);
+    let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
     let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
     let router = provara_server::router(gateway.clone(), edge(settings, listener.local_addr()?.port()));
     // Requests are answered until the gateway has ended: whoever waits for a run that is given its grace gets its result.
@@ -135,6 +136,7 @@ async fn run(
     };
     let (ended, served) = tokio::join!(ending, served);
     alive.abort();
+    retention.abort();
     mirror.abort();
     let _ = fs::remove_file(settings.runtime.join("address"));
     ended?;

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::access::{Caller, Reader, guard};
 use crate::problem::Problem;
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{events, evidence, people, plans, runs};
+use crate::{erase, events, evidence, people, plans, runs};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -90,6 +90,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         .route("/audit/checkpoint", get(evidence::checkpoint))
         .route("/audit/inclusion", get(evidence::inclusion))
         .route("/audit/consistency", get(evidence::consistency))
+        .route("/erase", post(erase::erase))
         .route("/tokens", get(people::tokens).post(people::create_token))
         .route("/tokens/{id}", delete(people::revoke_token))
         .route("/workspaces", get(people::workspaces).post(people::add_workspace).delete(people::remove_workspace))

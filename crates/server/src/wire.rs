@@ -68,6 +68,7 @@ fn plan_fields(record: &PlanRecord) -> Map<String, Value> {
         "digest": record.digest,
         "state": record.status,
         "revision": record.revision,
+        "erased_at": record.erased_at.map(provara_domain::Timestamp::rfc3339),
     });
     match value {
         Value::Object(fields) => fields,

@@ -2,6 +2,7 @@
 //!
 //! A change and its event are one commit, and nobody is answered before it. Which database lies behind is private.
 
+mod erase;
 mod idempotency;
 mod log;
 mod memory;

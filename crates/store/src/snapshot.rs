@@ -161,7 +161,7 @@ impl Snapshot {
     pub fn spools<E: From<SnapshotError>>(&self, mut each: impl FnMut(&str, bool) -> Result<(), E>) -> Result<(), E> {
         let failed = |error: rusqlite::Error| SnapshotError::from(error);
         let sql = "SELECT run_id, status FROM plans WHERE run_id IS NOT NULL AND status IN (?1, ?2) \
-                   AND NOT EXISTS (SELECT 1 FROM outputs WHERE run = run_id) ORDER BY seq";
+                   AND erased_at IS NULL AND NOT EXISTS (SELECT 1 FROM outputs WHERE run = run_id) ORDER BY seq";
         let mut query = self.conn.prepare(sql).map_err(failed)?;
         let mut rows = query.query([Status::Finished.as_str(), Status::Lost.as_str()]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {

@@ -4,6 +4,7 @@
 
 mod backup;
 mod contract;
+mod erase;
 mod faults;
 mod hardship;
 mod served;

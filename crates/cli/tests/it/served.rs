@@ -24,11 +24,18 @@ impl Drop for Served {
 }
 
 pub(super) fn start(root: &Path) -> (Child, String) {
+    start_with(root, &[])
+}
+
+pub(super) fn start_with(root: &Path, settings: &[(&str, &str)]) -> (Child, String) {
+    // What a killed server left would be taken for the new one's.
+    let _ = fs::remove_file(root.join("runtime/address"));
     let process = Command::new(env!("CARGO_BIN_EXE_provara"))
         .env_clear()
         .env("AGENT_HUB_ROOT", root)
         .env("AGENT_HUB_PORT", "0")
         .env("AGENT_HUB_RATE_LIMIT_REQUESTS", "100000")
+        .envs(settings.iter().copied())
         .arg("serve")
         .stdin(Stdio::null())
         .stderr(fs::File::create(root.join("server.log")).unwrap())

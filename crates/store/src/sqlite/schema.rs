@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::types::{OpenError, StoreError};
 
 /// Each file brings the format one further. Never changed once released, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // SQLite gives its journal the database's mode: making the file first keeps both to ourselves.
@@ -28,6 +28,8 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // after a crash, which takes milliseconds.
     conn.pragma_update(None, "wal_autocheckpoint", 4000).map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
+    // What is erased is overwritten, and does not linger in pages that are free.
+    conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(StoreError::from)?;
     migrate(&mut conn)?;
     Ok(conn)
 }
