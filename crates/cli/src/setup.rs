@@ -411,7 +411,7 @@ fn tell(told: &[(Step, String)], site: &Site, wanted: &Wanted, as_json: bool) ->
     let next = [
         "systemctl daemon-reload".to_owned(),
         format!("systemctl enable --now {start}"),
-        format!("provara --root {} doctor", site.state),
+        format!("as the agents' user: provara --root {} doctor", site.state),
     ];
     if as_json {
         let step = |(step, did): &(Step, String)| json!({"kind": step.kind(), "subject": step.subject(), "did": did, "text": step.text()});

@@ -7,6 +7,7 @@ mod contract;
 mod erase;
 mod faults;
 mod hardship;
+mod operations;
 mod served;
 mod service;
 mod setup;
