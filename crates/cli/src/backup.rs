@@ -308,7 +308,7 @@ fn tell(checked: &Checked, folder: &Path, as_json: bool) -> Result<ExitCode, Fai
     let mut out = io::stdout().lock();
     let manifest = hashed(folder, MANIFEST)?.sha256;
     if as_json {
-        let answer = json!({"ok": true, "path": folder, "made_at": checked.made_at, "log_size": checked.entries, "root": checked.root, "signed_until": checked.signed, "files": checked.files.len(), "keys": checked.has_keys, "manifest_sha256": manifest});
+        let answer = json!({"ok": true, "path": folder.display().to_string(), "made_at": checked.made_at, "log_size": checked.entries, "root": checked.root, "signed_until": checked.signed, "files": checked.files.len(), "keys": checked.has_keys, "manifest_sha256": manifest});
         writeln!(out, "{answer}")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -428,7 +428,7 @@ fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
     value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -13,8 +13,8 @@ use provara_store::{Held, Snapshot};
 use serde_json::json;
 
 use crate::backup::{
-    At as _, BackupError, Checked, KEYS, MAX_SMALL, SECRETS, copy, make_folder, open_plain, private_temporary, rename,
-    sync_folder, verify_folder, warn, wrong,
+    At as _, BackupError, Checked, KEYS, MAX_SMALL, SECRETS, copy, hex, make_folder, open_plain, private_temporary,
+    rename, sync_folder, verify_folder, warn, wrong,
 };
 use crate::config::Settings;
 use crate::display::visible_line;
@@ -49,6 +49,7 @@ pub(crate) fn restore(
     };
     let making = private_temporary(&parent, ".provara-restore-")?;
     unpack(from, &checked, making.path())?;
+    recheck(making.path(), &checked)?;
     let keys = carry_keys(&checked, runtime, making.path())?;
     sync_folder(making.path())?;
     let aside = put_in_place(runtime, making, old, now)?;
@@ -104,6 +105,17 @@ fn unpack(from: &Path, checked: &Checked, into: &Path) -> Result<(), BackupError
         }
     }
     sync_folder(&into.join(Snapshot::OUTPUT))
+}
+
+/// What was read while it was checked may have been another file than the one that was copied: somebody else may write the
+/// backup's folder. Nobody else can write this one.
+fn recheck(copied: &Path, checked: &Checked) -> Result<(), BackupError> {
+    let snapshot = Snapshot::open(&copied.join(Snapshot::DATABASE))?;
+    snapshot.check()?;
+    let report = snapshot.verify(None, &[])?;
+    let same =
+        report.problems.is_empty() && (report.entries, hex(&report.root.0)) == (checked.entries, checked.root.clone());
+    if same { Ok(()) } else { Err(wrong(Snapshot::DATABASE, "was changed while it was copied")) }
 }
 
 /// Where the secrets of the restored folder come from.

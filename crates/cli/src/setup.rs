@@ -195,7 +195,24 @@ impl Site {
         Ok(number(2).zip(number(3)))
     }
 
+    /// An image may come from anywhere: a link in it must not lead our writing out of it.
+    fn refuse_links(&self, path: &Path) -> Result<(), Failure> {
+        let Some(prefix) = &self.prefix else { return Ok(()) };
+        let placed = self.placed(path);
+        let above = placed.ancestors().skip(1).take_while(|above| above.starts_with(prefix) && *above != prefix);
+        match above.filter(|above| above.is_symlink()).last() {
+            Some(link) => Err(Failure::Usage(format!("`{}` is a link; nothing is written through it", link.display()))),
+            None => Ok(()),
+        }
+    }
+
     fn would(&self, step: &Step) -> Result<String, Failure> {
+        match step {
+            Step::Folder { path, .. } | Step::Unit { path, .. } | Step::Settings { path, .. } => {
+                self.refuse_links(path)?
+            }
+            Step::User { .. } => {}
+        }
         Ok(match step {
             Step::User { name } => match self.ids(name)? {
                 Some(_) => "is there".to_owned(),

@@ -117,6 +117,12 @@ fn a_path_that_would_write_its_own_unit_and_a_program_that_others_can_change_are
         command.env_clear().args(["setup", "--dry-run", "--binary", loose.to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("others can change"), "{said}");
+    // An image whose /etc is another's.
+    let outside = tempfile::tempdir().unwrap();
+    let odd = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), odd.path().join("etc")).unwrap();
+    assert_eq!(setup(odd.path(), &["--unprivileged"]).status.code(), Some(2));
+    assert!(fs::read_dir(outside.path()).unwrap().next().is_none(), "written through a link");
     // A package's users are made where it is installed.
     assert_eq!(told(&setup(image.path(), &["--unprivileged"]))["provara"], "left to whoever installs the package");
 }

@@ -107,5 +107,6 @@ mod tests {
         assert_eq!(pragma("synchronous"), 2.into(), "not FULL");
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("foreign_keys"), 1.into());
+        assert_eq!(pragma("secure_delete"), 1.into(), "what is erased would linger");
     }
 }
