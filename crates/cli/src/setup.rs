@@ -318,9 +318,9 @@ const PROBLEM: &str = "PROBLEM:";
 const NO_USERS: &str = "left to whoever installs the package";
 
 /// What the runner needs of root, and nothing else: namespaces and mounts; becoming the commands' user; dropping what is
-/// left; ending processes of that user; working in its folders.
+/// left; ending processes of that user; giving it its folder and streams; finding a workspace in somebody's private folder.
 const CAPABILITIES: &str =
-    "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE\n";
+    "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_READ_SEARCH\n";
 
 /// Commands inherit all of this. What would keep the runner from confining them is left out on purpose:
 /// docs/operations.md names each.

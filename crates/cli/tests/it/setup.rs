@@ -189,11 +189,20 @@ fn with_the_rights_that_the_unit_leaves_the_server_runs_and_ends_commands() {
     }
     let root = tempfile::tempdir().unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // A workspace in a folder that the commands' user keeps to itself: root without rights would not find it.
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let private = root.path().join("private");
+    for folder in [private.clone(), private.join("work")] {
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::chown(&folder, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
     let process = Command::new("setpriv")
         .args(["--no-new-privs", "--inh-caps=-all", &format!("--bounding-set=-all{rights}")])
         .args([env!("CARGO_BIN_EXE_provara"), "serve"])
         .env_clear()
         .envs([("AGENT_HUB_ROOT", root.path().to_str().unwrap()), ("AGENT_HUB_PORT", "0")])
+        .env("AGENT_HUB_WORKSPACE_DIR", private.join("work"))
         .stdin(Stdio::null())
         .stderr(fs::File::create(root.path().join("server.log")).unwrap())
         .spawn()
@@ -201,8 +210,7 @@ fn with_the_rights_that_the_unit_leaves_the_server_runs_and_ends_commands() {
     let base = await_address(root.path());
     let server = Served { root, process, base };
     let run = server.approved("id -u; echo kept > file && cat file; grep -h CapEff /proc/self/status");
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
-    assert_eq!(run["stdout"], format!("{nobody}\nkept\nCapEff:\t0000000000000000\n"), "{run}");
+    assert_eq!(run["stdout"], format!("{}\nkept\nCapEff:\t0000000000000000\n", nobody.uid), "{run}");
     // Ended with a word first: that takes the right to signal another user's processes.
     let body = serde_json::json!({ "command": "trap 'echo told; exit' TERM; sleep 60 & wait", "timeout_s": 1 });
     let (_, plan) = server.by(&server.agent(), "POST", "/plan", &body);
