@@ -1,10 +1,16 @@
 //! The project's own chores. `cargo xtask check` is the one gate: format, lints, dependency edges, documents, tests.
 //! `cargo xtask soak` runs the long proofs.
+//! `cargo xtask corpora` measures the built-in policy.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+mod corpora;
+mod deny;
 mod edges;
+mod python;
+mod sdk;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -14,7 +20,11 @@ fn main() -> ExitCode {
         ["check"] => check(),
         ["soak"] => soak("600"),
         ["soak", seconds] if seconds.parse::<u32>().is_ok() => soak(seconds),
-        _ => Err("usage: cargo xtask check | cargo xtask soak [SECONDS]".into()),
+        ["corpora", folder] => corpora::measure(folder.as_ref(), 0),
+        ["corpora", folder, "--show", count] => {
+            count.parse().map_err(Failure::from).and_then(|count| corpora::measure(folder.as_ref(), count))
+        }
+        _ => Err("usage: cargo xtask check | soak [SECONDS] | corpora FOLDER [--show COUNT]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,6 +37,7 @@ fn main() -> ExitCode {
 
 fn check() -> Result<(), Failure> {
     step("dependency edges", edges::check)?;
+    step("licences and sources of dependencies", deny::check)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("documents", || {
@@ -34,7 +45,9 @@ fn check() -> Result<(), Failure> {
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
         succeed(doc)
     })?;
-    step("tests", tests)
+    let python = step("python tools", python::venv)?;
+    step("tests", || tests(&python))?;
+    step("python package", sdk::check)
 }
 
 /// The long proofs: the same tests as in `check`, for as long as told, in an optimised build that can still be made to fail.
@@ -62,26 +75,32 @@ fn soak(seconds: &str) -> Result<(), Failure> {
 }
 
 /// nextest where it is installed; cargo's own runner does the same work more slowly.
-fn tests() -> Result<(), Failure> {
+fn tests(python: &Path) -> Result<(), Failure> {
     let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
     if nextest.is_ok_and(|found| found.status.success()) {
-        return cargo(&["nextest", "run", "--workspace"]);
+        return cargo_with(python, &["nextest", "run", "--workspace", "--no-fail-fast"]);
     }
     say("cargo-nextest is not installed; using cargo's own test runner");
-    cargo(&["test", "--workspace"])
+    cargo_with(python, &["test", "--workspace", "--no-fail-fast"])
 }
 
-fn step(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     say(&format!("== {name}"));
     let begun = Instant::now();
-    work().map_err(|failure| format!("{name}: {failure}"))?;
+    let made = work().map_err(|failure| format!("{name}: {failure}"))?;
     say(&format!("== {name}: done in {:.1} s", begun.elapsed().as_secs_f64()));
-    Ok(())
+    Ok(made)
 }
 
 fn cargo(arguments: &[&str]) -> Result<(), Failure> {
     let mut command = Command::new("cargo");
     command.args(arguments);
+    succeed(command)
+}
+
+fn cargo_with(python: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).env(python::VARIABLE, python);
     succeed(command)
 }
 

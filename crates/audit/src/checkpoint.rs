@@ -18,6 +18,8 @@ use crate::merkle::Hash;
 const ED25519: u8 = 1;
 /// The longest note that is read, in bytes: three lines and some signatures of witnesses.
 const MAX_NOTE: usize = 64 * 1024;
+/// The most signatures that are looked at.
+const MAX_SIGNATURES: usize = 100;
 
 /// Why a key or a note was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,8 +68,7 @@ impl LogKey {
     /// # Errors
     /// When `origin` cannot name a log.
     pub fn from_seed(origin: &str, seed: [u8; 32]) -> Result<Self, CheckpointError> {
-        let bad = |c: char| c.is_whitespace() || c.is_control() || c == '+';
-        if origin.is_empty() || origin.contains(bad) {
+        if !names_a_log(origin) {
             return Err(CheckpointError::Origin);
         }
         Ok(Self { origin: origin.to_owned(), key: SigningKey::from_bytes(&seed) })
@@ -103,7 +104,7 @@ impl VerifierKey {
     pub fn parse(vkey: &str) -> Result<Self, CheckpointError> {
         let mut parts = vkey.trim_end().splitn(3, '+');
         let (origin, hash, key) = match (parts.next(), parts.next(), parts.next()) {
-            (Some(origin), Some(hash), Some(key)) if !origin.is_empty() => (origin, hash, key),
+            (Some(origin), Some(hash), Some(key)) if names_a_log(origin) => (origin, hash, key),
             _ => return Err(CheckpointError::Key),
         };
         let typed = STANDARD.decode(key).map_err(|_| CheckpointError::Key)?;
@@ -123,7 +124,7 @@ impl VerifierKey {
     }
 }
 
-/// Returns what a signed checkpoint says, if `key` signed it. Signatures of others are ignored.
+/// Returns what a signed checkpoint says, if `key` signed it. Signatures of others are passed over, but have to be ones.
 ///
 /// # Errors
 /// When it has not the form, is another log's, or `key` did not sign it.
@@ -131,19 +132,34 @@ pub fn open(note: &str, key: &VerifierKey) -> Result<Checkpoint, CheckpointError
     if note.len() > MAX_NOTE {
         return Err(CheckpointError::Form("it is too long"));
     }
+    if note.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(CheckpointError::Form("it has a control character"));
+    }
     // The text ends at the last empty line; the signatures follow.
     let (text, signatures) = note.rsplit_once("\n\n").ok_or(CheckpointError::Form("it has no signatures"))?;
+    let signatures = signatures.strip_suffix('\n').ok_or(CheckpointError::Form("it is torn"))?;
     let text = format!("{text}\n");
     let missing = || CheckpointError::Signature(key.origin.clone());
     let hash = key_hash(&key.origin, &key.key);
-    let signed = signatures.lines().filter_map(|line| signature_of(line, &key.origin, hash)).any(|signature| {
-        // Strict: no signature that another implementation might refuse.
-        key.key.verify_strict(text.as_bytes(), &signature).is_ok()
-    });
-    if !signed {
-        return Err(missing());
+    let mut signed = false;
+    for (count, line) in signatures.split('\n').enumerate() {
+        if count == MAX_SIGNATURES {
+            return Err(CheckpointError::Form("it has too many signatures"));
+        }
+        let (name, id, signature) = signature_of(line).ok_or(CheckpointError::Form("a signature is malformed"))?;
+        if name == key.origin && id == hash {
+            // Strict: no signature that another implementation might refuse, and no second one that is wrong.
+            let signature = Signature::from_slice(&signature).map_err(|_| missing())?;
+            key.key.verify_strict(text.as_bytes(), &signature).map_err(|_| missing())?;
+            signed = true;
+        }
     }
-    let mut lines = text.lines();
+    if signed { said(&text, key) } else { Err(missing()) }
+}
+
+/// What the text of a checkpoint says: three lines, and further ones that are not empty and not ours to read.
+fn said(text: &str, key: &VerifierKey) -> Result<Checkpoint, CheckpointError> {
+    let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
     let origin = lines.next().unwrap_or_default();
     if origin != key.origin {
         return Err(CheckpointError::Form("it is another log's"));
@@ -153,17 +169,22 @@ pub fn open(note: &str, key: &VerifierKey) -> Result<Checkpoint, CheckpointError
     let size = size.parse().ok().filter(|_| plain).ok_or(CheckpointError::Form("its second line is no number"))?;
     let root = lines.next().and_then(|line| STANDARD.decode(line).ok()).and_then(|root| root.try_into().ok());
     let root = root.map(Hash).ok_or(CheckpointError::Form("its third line is no hash"))?;
+    if lines.any(str::is_empty) {
+        return Err(CheckpointError::Form("it has an empty line"));
+    }
     Ok(Checkpoint { origin: origin.to_owned(), size, root })
 }
 
-fn signature_of(line: &str, origin: &str, hash: [u8; 4]) -> Option<Signature> {
+/// The signer's name, the key's hash, and the signature, of a line of the form `— name base64`.
+fn signature_of(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
     let (name, blob) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
     let blob = STANDARD.decode(blob).ok()?;
     let (key_hash, signature) = blob.split_first_chunk::<4>()?;
-    if name != origin || *key_hash != hash {
-        return None;
-    }
-    Signature::from_slice(signature).ok()
+    (names_a_log(name) && !signature.is_empty()).then(|| (name, *key_hash, signature.to_vec()))
+}
+
+fn names_a_log(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
 }
 
 /// The first four bytes of SHA-256(name ‖ LF ‖ type ‖ key).
@@ -192,7 +213,7 @@ mod tests {
         let verifier = VerifierKey::parse(&key().vkey()).unwrap();
         let expected = Checkpoint { origin: "example.org/log".into(), size: 42, root };
         assert_eq!(open(&note, &verifier), Ok(expected.clone()));
-        let witnessed = format!("{note}\u{2014} witness.example AAAAAAAA\n");
+        let witnessed = format!("{note}\u{2014} witness.example AAAAAAA=\n");
         assert_eq!(open(&witnessed, &verifier), Ok(expected));
     }
 
@@ -215,7 +236,7 @@ mod tests {
         #[test]
         fn any_changed_byte_is_noticed(at in any::<prop::sample::Index>(), bit in 0u8..7) {
             let mut note = key().sign(42, &leaf_hash(b"x")).into_bytes();
-            let at = at.index(note.len() - 1); // The last line feed carries nothing.
+            let at = at.index(note.len());
             note[at] ^= 1 << bit;
             let verifier = VerifierKey::parse(&key().vkey()).unwrap();
             if let Ok(note) = String::from_utf8(note) {

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! What can be typed. Every command's help ends with an example; a test holds us to it.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
     name = "provara",
     version,
     propagate_version = true,
-    after_help = "Examples:\n  provara run -- df -h\n  provara pending\n  provara approve 20260101_120000_0123456789abcdef\n\nExit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 pending or timed out, 5 server unreachable."
+    after_help = "Example:\n  provara run -- df -h\n  provara pending\n  provara approve 20260101_120000_0123456789abcdef\n\nExit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 still pending or expired, 5 no server. `run` and `attach` end\nwith the command's own code, with 125 where Provara ended it, and with 130 when interrupted."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -27,23 +27,30 @@ pub(crate) struct Common {
     /// The server's address
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) base: Option<String>,
-    /// Answer in JSON
+    /// Answer in JSON: one value, or one a line where it is a stream
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Say nothing but the answer: no progress, no advice
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start the server
     #[command(
-        after_help = "The first start makes the runtime folder and the tokens and says where they are.\n\nExample:\n  AGENT_HUB_ROOT=/srv/provara provara serve"
+        after_help = "The first start makes the runtime folder and the tokens and says where they are. SIGTERM ends it in order: no\nnew work, running commands get 10 s; a second signal ends it at once.\n\nExample:\n  AGENT_HUB_ROOT=/srv/provara provara serve"
     )]
     Serve {
         /// Listen beyond this machine without TLS: tokens and commands can be read on the way
         #[arg(long)]
         insecure_listen: bool,
+        /// Only check that configuration, policy and certificate can be used
+        #[arg(long)]
+        check: bool,
     },
     /// Show the whole of it in a scratch folder: a server, an agent at work, your decisions, the checked log
+    #[command(after_help = "Example:\n  provara demo --yes")]
     Demo {
         /// Approve everything that the demo's agent asks for
         #[arg(long)]
@@ -54,54 +61,112 @@ pub(crate) enum Command {
     Plan(Proposal),
     /// Propose a command, wait for the decision, show its output and end with its exit code
     #[command(
-        after_help = "Ends with the command's own code, or 125 when Provara ended it; stderr says why.\n\nExample:\n  provara run -- 'ps aux | head'"
+        after_help = "Ends with the command's own code, or 125 when Provara ended it; stderr says why. Ctrl-C only stops waiting.\n\nExample:\n  provara run -- 'ps aux | head'\n  provara run --stdin rows.csv -- sort"
     )]
-    Run(Proposal),
+    Run {
+        #[command(flatten)]
+        proposal: Proposal,
+        #[command(flatten)]
+        following: Following,
+    },
     /// Follow a plan to its end, as `run` does
-    Attach { id: String },
+    #[command(after_help = "Example:\n  provara attach 20260101_120000_0123456789abcdef")]
+    Attach {
+        id: String,
+        #[command(flatten)]
+        following: Following,
+    },
+    /// Show the server's state, or one plan's in a word
+    #[command(
+        after_help = "With an ID the exit code says it too: 3 denied or blocked, 4 pending or expired, 1 lost, else 0.\n\nExample:\n  provara status\n  provara status 20260101_120000_0123456789abcdef --wait 60"
+    )]
+    Status {
+        id: Option<String>,
+        /// Wait so long for a change of the plan, at most 60
+        #[arg(long, value_name = "SECONDS", requires = "id")]
+        wait: Option<u32>,
+    },
     /// List what waits for a decision
+    #[command(after_help = "Example:\n  provara pending --limit 10")]
     Pending {
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
-    /// Show a plan with everything that is known about it
+    /// Show a plan with everything that will run and everything that is known about it
+    #[command(after_help = "Example:\n  provara show 20260101_120000_0123456789abcdef")]
     Show { id: String },
     /// Approve a plan, having seen it
-    #[command(after_help = "Example:\n  provara approve ID --reason 'read-only'")]
+    #[command(
+        after_help = "Shows the plan, asks, and approves exactly what was shown; then waits for its end.\n\nExample:\n  provara approve 20260101_120000_0123456789abcdef --reason 'read-only'"
+    )]
     Approve {
         id: String,
         /// Do not ask again
         #[arg(long)]
         yes: bool,
+        /// Kept with the decision
         #[arg(long)]
         reason: Option<String>,
         /// Another confinement than the plan asks for
         #[arg(long)]
         profile: Option<String>,
+        /// Do not wait for the command's end
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Deny a plan
+    #[command(after_help = "Example:\n  provara deny 20260101_120000_0123456789abcdef --reason 'not on Fridays'")]
     Deny {
         id: String,
         /// The agent gets to read it
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Replace a pending plan by a changed one, which is judged anew and waits
+    #[command(
+        after_help = "Example:\n  provara edit 20260101_120000_0123456789abcdef --timeout 60 -- 'make -n install'"
+    )]
+    Edit {
+        id: String,
+        /// Another working directory
+        #[arg(long)]
+        cwd: Option<String>,
+        /// Another time-out
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+        /// Another note
+        #[arg(long)]
+        note: Option<String>,
+        /// Another command
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Let an expired plan wait again, as a new one
+    #[command(after_help = "Example:\n  provara reopen 20260101_120000_0123456789abcdef")]
+    Reopen { id: String },
+    /// Let a command run longer, counted from its start
+    #[command(after_help = "Example:\n  provara extend 20260101_120000_0123456789abcdef 1800")]
+    Extend { id: String, seconds: u32 },
     /// Withdraw a waiting plan or stop a running one
+    #[command(after_help = "Example:\n  provara cancel 20260101_120000_0123456789abcdef")]
     Cancel { id: String },
     /// Read, export and check the log
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  provara audit export > log.jsonl")]
     Audit(Audit),
     /// Ask and test policy
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  provara policy check 'rm -r build'")]
     Policy(Policy),
     /// Manage tokens
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  provara token create ci --role agent")]
     Token(Token),
     /// Manage the folders that commands may work in
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  provara workspace add /srv/project")]
     Workspace(Workspace),
-    /// Check folders and secrets; fails when the caller could read what only the server may
+    /// Look for what is wrong with this installation, and say how to mend it
+    #[command(
+        after_help = "Ends with 1 when something fails: above all when you could read what only the server may.\n\nExample:\n  provara doctor"
+    )]
     Doctor,
     /// Install the server: a user for commands, folders, settings and a systemd unit
     #[command(
@@ -165,7 +230,11 @@ pub(crate) enum Command {
         force: bool,
     },
     /// Print completions for a shell
+    #[command(after_help = "Example:\n  provara completions bash > /etc/bash_completion.d/provara")]
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder, or print the first one
+    #[command(after_help = "Example:\n  provara man /usr/local/share/man/man1")]
+    Man { dir: Option<PathBuf> },
     /// The process that supervises commands; started by the server
     #[command(name = "__helper", hide = true)]
     Helper,
@@ -185,18 +254,54 @@ pub(crate) struct Proposal {
     /// bash, sh or pwsh
     #[arg(long)]
     pub(crate) shell: Option<String>,
+    /// What it reads: a file, or `-` for this command's own input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// A variable that it sees; may be given more than once
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The confinement that it asks for
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// The host that runs it
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Take an equal plan of yours that waits already instead of a second one
+    #[arg(long)]
+    pub(crate) dedupe: bool,
+    /// A word that makes a repeated call answer as the first did
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Seconds that it waits for a decision
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires: Option<u32>,
     /// The command. Several words are quoted for the shell; one word is taken as script text
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
 }
 
+/// How a plan is followed.
+#[derive(Debug, Args)]
+pub(crate) struct Following {
+    /// Withdraw or stop the command on Ctrl-C instead of leaving it
+    #[arg(long)]
+    pub(crate) cancel_on_interrupt: bool,
+    /// How long to try again when the server goes away
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) retry_for: u32,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
-    /// Show the newest entries and follow
+    /// Show the log as it grows; `--since` begins after that position
+    #[command(after_help = "Example:\n  provara audit tail --since 0 --count 5")]
     Tail {
-        /// Begin at this position
+        /// The last position that was seen
         #[arg(long)]
         since: Option<u64>,
+        /// End after so many entries
+        #[arg(long)]
+        count: Option<u64>,
     },
     /// Check exported entries against kept checkpoints; works without a server
     #[command(after_help = "Example:\n  provara audit verify log.jsonl --checkpoint kept.note --key log.vkey")]
@@ -211,26 +316,49 @@ pub(crate) enum Audit {
         key: Option<PathBuf>,
     },
     /// Write every entry to standard output as JSON Lines
+    #[command(after_help = "Example:\n  provara audit export > log.jsonl")]
     Export,
-    /// Show the proof that an entry is in the log
-    Prove { id: String },
+    /// Show the log's signed head, or its key: what to keep elsewhere
+    #[command(
+        after_help = "Example:\n  provara audit checkpoint > kept.note\n  provara audit checkpoint --key > log.vkey"
+    )]
+    Checkpoint {
+        /// Show the verifier key instead
+        #[arg(long)]
+        key: bool,
+    },
+    /// Show, and check, the proof that a plan's entries are in the log
+    #[command(after_help = "Example:\n  provara audit prove 20260101_120000_0123456789abcdef\n  provara audit prove 7")]
+    Prove {
+        /// A plan's id, or an entry's position
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Show what policy says about a command; nothing is stored
+    #[command(after_help = "Example:\n  provara policy check 'curl -s https://example.org | sh'")]
     Check {
         command: String,
         #[arg(long)]
         cwd: Option<String>,
+        /// bash, sh or pwsh
+        #[arg(long)]
+        shell: Option<String>,
     },
     /// Load rule files and check their examples; works without a server
+    #[command(after_help = "Example:\n  provara policy test policies/projects/mine.toml")]
     Test { files: Vec<PathBuf> },
+    /// Show the rules in force
+    #[command(after_help = "Example:\n  provara policy show")]
+    Show,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Make a token; it is shown once
+    #[command(after_help = "Example:\n  provara token create ci --role agent")]
     Create {
         name: String,
         /// agent, approver, auditor, admin or runner; may be given more than once
@@ -238,19 +366,44 @@ pub(crate) enum Token {
         roles: Vec<String>,
     },
     /// List tokens
+    #[command(after_help = "Example:\n  provara token list")]
     List,
-    /// Make a new token in the place of an old one, which ends
+    /// Make a new token in the place of an old one, which ends in the same step
+    #[command(after_help = "Example:\n  provara token rotate 20260101_120000_0123456789abcdef")]
     Rotate { id: String },
     /// End a token
+    #[command(after_help = "Example:\n  provara token revoke 20260101_120000_0123456789abcdef")]
     Revoke { id: String },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Workspace {
     /// Let commands work in a folder
+    #[command(after_help = "Example:\n  provara workspace add /srv/project")]
     Add { path: PathBuf },
     /// List the folders
+    #[command(after_help = "Example:\n  provara workspace list")]
     List,
     /// Let commands work there no longer
+    #[command(after_help = "Example:\n  provara workspace remove /srv/project")]
     Remove { path: PathBuf },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn with_an_example(command: &clap::Command) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(command.is_hide_set() || help.contains("Example:\n  "), "`{}` has no example", command.get_name());
+        command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(with_an_example);
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_can_be_parsed() {
+        Cli::command().debug_assert();
+        with_an_example(&Cli::command());
+    }
 }

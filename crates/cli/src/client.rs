@@ -13,16 +13,27 @@ use crate::config::{Secret, Settings, Source};
 pub(crate) enum ClientError {
     #[error("no server answers at {base}; start one with `provara serve`, or set AGENT_HUB_BASE ({cause})")]
     Unreachable { base: String, cause: Box<ureq::Error> },
-    #[error("{}", crate::display::visible_line(detail))]
+    #[error("the server at {base} went away while it answered")]
+    Cut { base: String },
+    #[error("{detail}")]
     Refused { status: u16, code: String, detail: String, body: Box<Value> },
     #[error("the server's answer cannot be read; is AGENT_HUB_BASE ({base}) really Provara?")]
     NotProvara { base: String },
+    #[error("AGENT_HUB_CA_CERT `{path}` cannot be used: {why}")]
+    Authority { path: String, why: String },
     #[error("a token would travel unencrypted to {base}; use https, or name the address with --base")]
     Unencrypted { base: String },
 }
 
+impl ClientError {
+    /// Whether the same question may be answered a little later.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Cut { .. } | Self::Refused { status: 429 | 502..=504, .. })
+    }
+}
+
 /// One server, asked with one token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     agent: ureq::Agent,
     base: String,
@@ -48,31 +59,47 @@ impl Client {
             .max_redirects(0)
             .proxy(None)
             .timeout_connect(Some(Duration::from_secs(5)))
+            .tls_config(trust(settings)?)
             .build()
             .new_agent();
         Ok(Self { agent, base, token })
     }
 
+    /// Returns where the server is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     pub(crate) fn get(&self, path: &str) -> Result<Value, ClientError> {
-        self.json(self.send("GET", path, None)?)
+        self.json(self.send("GET", path, None, &[])?)
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        self.json(self.send("POST", path, Some(body))?)
+        self.json(self.send("POST", path, Some(body), &[])?)
+    }
+
+    pub(crate) fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.json(self.send("POST", path, Some(body), headers)?)
     }
 
     pub(crate) fn delete(&self, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
-        self.json(self.send("DELETE", path, body)?)
+        self.json(self.send("DELETE", path, body, &[])?)
     }
 
     /// Returns the body as it arrives: command output, or the event stream.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + use<>, ClientError> {
-        let response = self.send("GET", path, None)?;
+        Ok(self.stream_from(path)?.1)
+    }
+
+    /// Returns the body as it arrives, and the offset that it begins at: later than asked for where bytes were dropped.
+    pub(crate) fn stream_from(&self, path: &str) -> Result<(u64, impl Read + use<>), ClientError> {
+        let response = self.send("GET", path, None, &[])?;
         if !response.status().is_success() {
             self.json(response)?;
             return Err(ClientError::NotProvara { base: self.base.clone() });
         }
-        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+        let offset = response.headers().get("x-provara-offset").and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok((offset.unwrap_or(0), response.into_body().into_with_config().limit(u64::MAX).reader()))
     }
 
     fn send(
@@ -80,10 +107,14 @@ impl Client {
         method: &str,
         path: &str,
         body: Option<&Value>,
+        headers: &[(&str, &str)],
     ) -> Result<ureq::http::Response<ureq::Body>, ClientError> {
         let unreachable = |cause| ClientError::Unreachable { base: self.base.clone(), cause: Box::new(cause) };
         let mut request =
             ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base)).header("accept", "*/*");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(token) = &self.token {
             request = request.header("x-agent-token", token.expose());
         }
@@ -101,7 +132,10 @@ impl Client {
             return Ok(Value::Null);
         }
         let not_provara = || ClientError::NotProvara { base: self.base.clone() };
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|_| not_provara())?;
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| match error {
+            ureq::Error::Io(_) => ClientError::Cut { base: self.base.clone() },
+            _ => not_provara(),
+        })?;
         let is_json =
             response.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
         let body = if is_json { serde_json::from_str(&text).map_err(|_| not_provara())? } else { Value::String(text) };
@@ -115,6 +149,24 @@ impl Client {
             body: Box::new(body),
         })
     }
+}
+
+/// Whose certificates are believed: the usual authorities', or a private one's alone.
+fn trust(settings: &Settings) -> Result<ureq::tls::TlsConfig, ClientError> {
+    let Some(path) = &settings.ca_cert else { return Ok(ureq::tls::TlsConfig::default()) };
+    let failed = |why: String| ClientError::Authority { path: path.display().to_string(), why };
+    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|error| failed(error.to_string()))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(failed("it holds no certificate".to_owned()));
+    }
+    let roots = ureq::tls::RootCerts::Specific(std::sync::Arc::new(certificates));
+    Ok(ureq::tls::TlsConfig::builder().root_certs(roots).build())
 }
 
 fn detail(body: &Value, status: u16) -> String {

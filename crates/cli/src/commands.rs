@@ -1,86 +1,146 @@
-//! The commands that speak to a server.
+//! The commands about plans that speak to a server, and what all of those share: who asks, and how an answer is given.
 
-use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::args::{Audit, Proposal, Token, Workspace};
+use crate::args::Proposal;
 use crate::client::{Client, encoded};
 use crate::config::{Secret, Settings};
-use crate::display::{VisibleStream, visible, visible_line};
+use crate::describe::{Page, ending, text};
+use crate::display::{self, visible, visible_line};
 use crate::failure::Failure;
-use crate::secrets;
+use crate::interrupt::at_interrupt;
+use crate::paint::Paint;
+use crate::progress::Progress;
+use crate::table::Cell;
+use crate::{clock, secrets, table};
+
+/// The most that a command may be given to read: what the API takes.
+const MAX_STDIN: u64 = 1 << 20;
 
 /// One call of the command line.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+/// What an approver says with a yes.
+pub(crate) struct Yes {
+    /// Not asked again.
+    pub(crate) certain: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) profile: Option<String>,
+    /// Not waiting for the command's end.
+    pub(crate) no_wait: bool,
+}
+
+/// What an approver changes.
+pub(crate) struct Change {
+    pub(crate) cwd: Option<String>,
+    pub(crate) timeout: Option<u32>,
+    pub(crate) note: Option<String>,
+    pub(crate) command: Vec<String>,
 }
 
 impl Session {
     pub(crate) fn plan(&self, proposal: &Proposal) -> Result<ExitCode, Failure> {
         let answer = self.propose(&self.agent()?, proposal)?;
-        let id = text(&answer, "pending_id").to_owned();
-        self.answer(&answer, |out| writeln!(out, "{}", visible_line(&id)))
+        self.answer(&answer, |out, _| writeln!(out, "{}", visible_line(text(&answer, "pending_id"))))
     }
 
-    pub(crate) fn run(&self, proposal: &Proposal) -> Result<ExitCode, Failure> {
-        let client = self.agent()?;
-        let answer = self.propose(&client, proposal)?;
-        let id = text(&answer, "pending_id");
-        if io::stderr().is_terminal() {
-            let _ = writeln!(io::stderr(), "waiting for a decision: provara approve {}", visible_line(id));
-        }
-        self.follow(&client, id)
-    }
-
-    pub(crate) fn attach(&self, id: &str) -> Result<ExitCode, Failure> {
-        self.follow(&self.reader()?, id)
+    pub(crate) fn status(&self, id: Option<&str>, wait: Option<u32>) -> Result<ExitCode, Failure> {
+        let Some(id) = id else {
+            let client = Client::new(&self.settings, None)?;
+            let answer = client.get("/status")?;
+            return self.answer(&answer, |out, _| {
+                let count = |field: &str| answer.get(field).and_then(Value::as_u64).unwrap_or(0);
+                writeln!(out, "server    {}", visible_line(client.base()))?;
+                writeln!(out, "version   {}", visible_line(text(&answer, "version")))?;
+                writeln!(out, "pending   {}\ndenied    {}", count("pending_count"), count("denied_count"))?;
+                if answer.get("single_token").and_then(Value::as_bool) == Some(true) {
+                    writeln!(out, "warning   one token proposes and approves")?;
+                }
+                Ok(())
+            });
+        };
+        let waiting = wait.map(|seconds| format!("?wait={seconds}")).unwrap_or_default();
+        let answer = self.reader()?.get(&format!("{}{waiting}", plan_path(id)))?;
+        let state = text(&answer, "state");
+        self.answer(&answer, |out, _| writeln!(out, "{}", visible_line(state)))?;
+        Ok(match state {
+            "denied" | "blocked" => ExitCode::from(3),
+            "pending" | "expired" => ExitCode::from(4),
+            "lost" => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        })
     }
 
     pub(crate) fn pending(&self, limit: u32) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.get(&format!("/pending?limit={limit}"))?;
-        self.answer(&answer, |out| {
-            for plan in answer.as_array().into_iter().flatten() {
-                writeln!(out, "{}  {}", visible_line(text(plan, "pending_id")), visible_line(text(plan, "command")))?;
-            }
-            Ok(())
+        let now = unix_now();
+        let row = |plan: &Value| {
+            let judgement = plan.get("judgement").unwrap_or(&Value::Null);
+            let since = plan.get("ts").and_then(Value::as_f64).map(|ts| table::age(now - ts)).unwrap_or_default();
+            let own = |field: &str| Cell::of(text(plan, field));
+            let of = |field: &str| Cell::of(text(judgement, field));
+            let command = Cell::first_line(text(plan, "command"));
+            vec![own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity"), command]
+        };
+        let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
+        self.answer(&answer, |out, paint| match rows.is_empty() {
+            true => writeln!(out, "nothing waits"),
+            false => table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"], &rows),
         })
     }
 
     pub(crate) fn show(&self, id: &str) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.get(&plan_path(id))?;
-        self.answer(&answer, |out| describe(out, &answer))
+        self.answer(&answer, |out, paint| page(out, paint, &io::stdout()).plan(&answer))
     }
 
     /// Shows the plan, asks, and approves exactly the digest that was shown.
-    pub(crate) fn approve(
-        &self,
-        id: &str,
-        yes: bool,
-        reason: Option<String>,
-        profile: Option<String>,
-    ) -> Result<ExitCode, Failure> {
+    pub(crate) fn approve(&self, id: &str, yes: Yes) -> Result<ExitCode, Failure> {
         let client = self.operator()?;
         let plan = client.get(&plan_path(id))?;
-        if !yes {
-            describe(&mut io::stderr(), &plan)?;
+        if !yes.certain {
+            let mut err = io::stderr().lock();
+            page(&mut err, Paint::of(&io::stderr()), &io::stderr()).plan(&plan)?;
             if !confirmed()? {
                 return Err(Failure::Pending("nothing was decided; the plan still waits".to_owned()));
             }
         }
         let mut body = json!({"digest": plan.get("digest")});
-        put(&mut body, "reason", reason);
-        put(&mut body, "profile", profile);
-        let answer = client.post(&format!("/approve/{}", encoded(id)), &body)?;
-        self.answer(&answer, |out| {
-            writeln!(out, "{}", ending(&answer))?;
-            out.write_all(visible(text(&answer, "stdout")).as_bytes())?;
-            out.write_all(visible(text(&answer, "stderr")).as_bytes())
+        put(&mut body, "reason", yes.reason);
+        put(&mut body, "profile", yes.profile);
+        let path = format!("/approve/{}", encoded(id));
+        if yes.no_wait {
+            let answer = client.post_with(&path, &body, &[("prefer", "respond-async")])?;
+            return self.answer(&answer, |out, _| writeln!(out, "approved"));
+        }
+        let armed = at_interrupt({
+            let advice = format!("\nprovara: left; once approved it runs without you. See it: provara attach {id}");
+            move || drop(writeln!(io::stderr(), "{}", visible(&advice)))
+        });
+        let waiting = Progress::start(self.quiet, "approved; the command runs");
+        let answer = client.post(&path, &body)?;
+        drop((waiting, armed));
+        self.answer(&answer, |out, _| {
+            writeln!(out, "{}", visible_line(&ending(&answer)))?;
+            for stream in ["stdout", "stderr"] {
+                out.write_all(visible(text(&answer, stream)).as_bytes())?;
+                if answer.get(format!("{stream}_truncated")).and_then(Value::as_bool) == Some(true) {
+                    writeln!(out, "\n⟦{stream} goes on; `provara attach {}` shows all⟧", visible_line(id))?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -88,148 +148,83 @@ impl Session {
         let mut body = json!({});
         put(&mut body, "reason", reason);
         let answer = self.operator()?.post(&format!("/deny/{}", encoded(id)), &body)?;
-        self.answer(&answer, |out| writeln!(out, "denied"))
+        self.answer(&answer, |out, _| writeln!(out, "denied"))
+    }
+
+    pub(crate) fn edit(&self, id: &str, change: Change) -> Result<ExitCode, Failure> {
+        let Change { cwd, timeout, note, command } = change;
+        let command = (!command.is_empty()).then(|| script(&command));
+        if cwd.is_none() && timeout.is_none() && note.is_none() && command.is_none() {
+            return Err(Failure::Usage("nothing to change; give --cwd, --timeout, --note or -- COMMAND".to_owned()));
+        }
+        let mut body = json!({});
+        put(&mut body, "command", command);
+        put(&mut body, "cwd", cwd);
+        put(&mut body, "timeout_s", timeout);
+        put(&mut body, "note", note);
+        self.made(&self.operator()?.post(&format!("/edit/{}", encoded(id)), &body)?)
+    }
+
+    pub(crate) fn reopen(&self, id: &str) -> Result<ExitCode, Failure> {
+        self.made(&self.operator()?.post(&format!("/reopen/{}", encoded(id)), &json!({}))?)
+    }
+
+    pub(crate) fn extend(&self, id: &str, seconds: u32) -> Result<ExitCode, Failure> {
+        let path = format!("{}/extend", plan_path(id));
+        let answer = self.operator()?.post(&path, &json!({ "timeout_s": seconds }))?;
+        self.answer(&answer, |out, _| writeln!(out, "may run {seconds} s from its start"))
     }
 
     pub(crate) fn cancel(&self, id: &str) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.post(&format!("{}/cancel", plan_path(id)), &json!({}))?;
-        self.answer(&answer, |out| writeln!(out, "{}", visible_line(text(&answer, "state"))))
+        self.answer(&answer, |out, _| writeln!(out, "{}", visible_line(text(&answer, "state"))))
     }
 
-    pub(crate) fn audit(&self, what: Audit) -> Result<ExitCode, Failure> {
-        let client = self.operator()?;
-        match what {
-            Audit::Tail { since } => tail(&client, since),
-            Audit::Export => {
-                export(&client, &mut io::stdout().lock())?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Audit::Prove { id } => {
-                let answer = client.get(&format!("/audit/inclusion?plan={}", encoded(&id)))?;
-                self.answer(&answer, |out| writeln!(out, "{answer:#}"))
-            }
-            Audit::Verify { file, checkpoints, key } => {
-                crate::log::verify(&file, &checkpoints, key.as_deref(), self.json)
-            }
-        }
+    /// A plan that an approver made of another: its id is what the next command needs.
+    fn made(&self, answer: &Value) -> Result<ExitCode, Failure> {
+        self.answer(answer, |out, _| writeln!(out, "{}", visible_line(text(answer, "pending_id"))))
     }
 
-    pub(crate) fn policy_check(&self, command: String, cwd: Option<String>) -> Result<ExitCode, Failure> {
-        let mut body = json!({"command": command});
-        put(&mut body, "cwd", cwd);
-        let answer = self.reader()?.post("/policy/check", &body)?;
-        let judgement = answer.get("judgement").unwrap_or(&answer);
-        self.answer(&answer, |out| describe_judgement(out, judgement))
-    }
-
-    pub(crate) fn token(&self, what: Token) -> Result<ExitCode, Failure> {
-        let client = self.operator()?;
-        match what {
-            Token::List => {
-                let answer = client.get("/tokens")?;
-                self.answer(&answer, |out| writeln!(out, "{}", visible(&format!("{answer:#}"))))
-            }
-            Token::Create { name, roles } => {
-                let answer = client.post("/tokens", &json!({"name": name, "roles": roles}))?;
-                self.show_token(&answer)
-            }
-            Token::Rotate { id } => {
-                // The new one first: a failure in between leaves one token too many, never none.
-                let known = client.get("/tokens")?;
-                let old = known.as_array().into_iter().flatten().find(|token| text(token, "id") == id);
-                let Some(old) = old else { return Err(Failure::Usage(format!("no token has the id `{id}`"))) };
-                let answer = client.post("/tokens", &json!({"name": old.get("name"), "roles": old.get("roles")}))?;
-                client.delete(&format!("/tokens/{}", encoded(&id)), None)?;
-                self.show_token(&answer)
-            }
-            Token::Revoke { id } => {
-                let answer = client.delete(&format!("/tokens/{}", encoded(&id)), None)?;
-                self.answer(&answer, |out| writeln!(out, "revoked"))
-            }
-        }
-    }
-
-    pub(crate) fn workspace(&self, what: Workspace) -> Result<ExitCode, Failure> {
-        let client = self.operator()?;
-        let answer = match what {
-            Workspace::List => client.get("/workspaces")?,
-            Workspace::Add { path } => client.post("/workspaces", &json!({"path": absolute(&path)?}))?,
-            // What is gone cannot be resolved any more, and has to be removable all the same.
-            Workspace::Remove { path } => client.delete("/workspaces", Some(&json!({"path": path})))?,
-        };
-        self.answer(&answer, |out| writeln!(out, "{}", visible(&format!("{answer:#}"))))
-    }
-
-    fn show_token(&self, answer: &Value) -> Result<ExitCode, Failure> {
-        let _ = writeln!(io::stderr(), "this token is shown once:");
-        self.answer(answer, |out| writeln!(out, "{}", visible_line(text(answer, "token"))))
-    }
-
-    fn propose(&self, client: &Client, proposal: &Proposal) -> Result<Value, Failure> {
+    pub(crate) fn propose(&self, client: &Client, proposal: &Proposal) -> Result<Value, Failure> {
         let mut body = json!({"command": script(&proposal.command)});
         put(&mut body, "cwd", proposal.cwd.clone());
         put(&mut body, "timeout_s", proposal.timeout);
         put(&mut body, "note", proposal.note.clone());
         put(&mut body, "shell", proposal.shell.clone());
-        Ok(client.post("/plan", &body)?)
-    }
-
-    /// Waits for the run, copies its output as it comes, and ends as it ended.
-    fn follow(&self, client: &Client, id: &str) -> Result<ExitCode, Failure> {
-        let mut id = id.to_owned();
-        let run = loop {
-            let plan = client.get(&format!("{}?wait=30", plan_path(&id)))?;
-            match text(&plan, "state") {
-                "pending" | "approved" => {}
-                "superseded" => match plan.get("superseded_by").and_then(Value::as_str) {
-                    Some(newer) => newer.clone_into(&mut id),
-                    None => return Err(Failure::Other("the plan was replaced, and the new one is unknown".to_owned())),
-                },
-                "running" | "finished" | "lost" => match run_id(&plan) {
-                    Some(run) => break run,
-                    None => return Err(Failure::Other("the plan ran, but the server names no run".to_owned())),
-                },
-                state => return Err(never_ran(state, &plan)),
-            }
-        };
-        if !self.json {
-            copy_output(client, &run)?;
+        put(&mut body, "profile", proposal.profile.clone());
+        put(&mut body, "target", proposal.target.clone());
+        put(&mut body, "expires_s", proposal.expires);
+        put(&mut body, "dedupe", proposal.dedupe.then_some(true));
+        put(&mut body, "stdin_b64", proposal.stdin.as_deref().map(input).transpose()?);
+        if !proposal.env.is_empty() {
+            put(&mut body, "env", Some(json!(variables(&proposal.env)?)));
         }
-        loop {
-            let plan = client.get(&format!("{}?wait=30", plan_path(&id)))?;
-            match text(&plan, "state") {
-                "running" => {}
-                "finished" => return self.finished(&plan),
-                state => return Err(never_ran(state, &plan)),
-            }
-        }
-    }
-
-    fn finished(&self, plan: &Value) -> Result<ExitCode, Failure> {
-        if self.json {
-            writeln!(io::stdout(), "{plan}")?;
-        }
-        let run = plan.get("run").unwrap_or(plan);
-        let code = run.get("exit_code").and_then(Value::as_u64).and_then(|code| u8::try_from(code).ok());
-        code.map(ExitCode::from)
-            .ok_or_else(|| Failure::Other(format!("the command did not end by itself: {}", ending(run))))
+        let key = proposal.idempotency_key.as_deref().map(|key| ("idempotency-key", key));
+        Ok(client.post_with("/plan", &body, key.as_slice())?)
     }
 
     pub(crate) fn answer(
         &self,
         answer: &Value,
-        human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        human: impl FnOnce(&mut dyn Write, Paint) -> io::Result<()>,
     ) -> Result<ExitCode, Failure> {
         let mut out = io::stdout().lock();
         if self.json {
-            writeln!(out, "{answer}")?
+            display::write_json(&mut out, answer)?
         } else {
-            human(&mut out)?
+            human(&mut out, Paint::of(&io::stdout()))?
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn agent(&self) -> Result<Client, Failure> {
+    /// Says something that is not the answer.
+    pub(crate) fn advise(&self, line: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{}", visible(line));
+        }
+    }
+
+    pub(crate) fn agent(&self) -> Result<Client, Failure> {
         let token = match self.settings.token.clone() {
             Some(token) => Some(token),
             None => kept(&self.settings.agent_token_path())?,
@@ -254,19 +249,35 @@ impl Session {
     }
 
     /// Whoever may read: the operator where the token is at hand, else the agent.
-    fn reader(&self) -> Result<Client, Failure> {
+    pub(crate) fn reader(&self) -> Result<Client, Failure> {
         match self.known_operator()? {
             Some(token) => Ok(Client::new(&self.settings, Some(token))?),
             None => self.agent(),
         }
     }
 
-    fn known_operator(&self) -> Result<Option<Secret>, Failure> {
+    pub(crate) fn known_operator(&self) -> Result<Option<Secret>, Failure> {
         match self.settings.operator_token.clone() {
             Some(token) => Ok(Some(token)),
             None => kept(&self.settings.operator_token_path()),
         }
     }
+}
+
+/// Where a description on `stream` goes.
+pub(crate) fn page<'a, S: std::os::fd::AsFd + io::IsTerminal>(
+    out: &'a mut dyn Write,
+    paint: Paint,
+    stream: &S,
+) -> Page<'a> {
+    let width = terminal_size::terminal_size_of(stream).map(|(width, _)| usize::from(width.0));
+    // A terminal that does not tell its width is taken for the usual one.
+    let width = width.or(stream.is_terminal().then_some(80)).filter(|_| stream.is_terminal());
+    Page { out, paint, width, now: unix_now() }
+}
+
+pub(crate) fn unix_now() -> f64 {
+    clock::now().unix_seconds()
 }
 
 /// A token file that this user may not read is as good as none: it is somebody else's.
@@ -278,32 +289,43 @@ fn kept(path: &Path) -> Result<Option<Secret>, Failure> {
     }
 }
 
-fn plan_path(id: &str) -> String {
+pub(crate) fn plan_path(id: &str) -> String {
     format!("/commands/{}", encoded(id))
 }
 
-fn absolute(path: &Path) -> Result<String, Failure> {
-    let found = path.canonicalize().map_err(|error| Failure::Usage(format!("`{}`: {error}", path.display())))?;
-    found.into_os_string().into_string().map_err(|_| Failure::Usage("the path is not UTF-8".to_owned()))
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn put<T: Into<Value>>(body: &mut Value, field: &str, value: Option<T>) {
+pub(crate) fn put<T: Into<Value>>(body: &mut Value, field: &str, value: Option<T>) {
     if let (Some(fields), Some(value)) = (body.as_object_mut(), value) {
         fields.insert(field.to_owned(), value.into());
     }
 }
 
-fn run_id(plan: &Value) -> Option<String> {
-    let run = plan.get("run").unwrap_or(plan);
-    [run.get("run_id"), plan.get("run_id"), run.get("id")]
-        .into_iter()
-        .flatten()
-        .find_map(Value::as_str)
-        .map(str::to_owned)
+/// What the command is to read, encoded; `-` is our own input.
+fn input(path: &Path) -> Result<String, Failure> {
+    let failed = |error: io::Error| Failure::Usage(format!("`{}` cannot be read: {error}", path.display()));
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().lock().take(MAX_STDIN + 1).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_STDIN + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    let encoded = STANDARD.encode(bytes);
+    if u64::try_from(encoded.len()).is_ok_and(|length| length > MAX_STDIN) {
+        return Err(Failure::Usage(
+            "a command reads at most 768 KiB; write more into a file of its workspace".to_owned(),
+        ));
+    }
+    Ok(encoded)
+}
+
+fn variables(words: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let split = |word: &String| {
+        let (name, value) = word.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    // The word is not repeated: it may be a secret that was given without its name.
+    let bad = || Failure::Usage("--env takes NAME=VALUE".to_owned());
+    words.iter().map(|word| split(word).ok_or_else(bad)).collect()
 }
 
 /// One word is a script; several are one command, each word quoted so that the shell reads it as it was typed here.
@@ -323,67 +345,6 @@ fn quoted(word: &str) -> String {
     }
 }
 
-fn ending(run: &Value) -> String {
-    match run.get("outcome") {
-        Some(Value::String(word)) => visible_line(word),
-        Some(outcome) => visible_line(&outcome.to_string()),
-        None => "outcome unknown".to_owned(),
-    }
-}
-
-fn never_ran(state: &str, plan: &Value) -> Failure {
-    let reason = plan.get("decision").map(|decision| text(decision, "reason")).filter(|reason| !reason.is_empty());
-    let why = reason.map(|reason| format!(": {}", visible_line(reason))).unwrap_or_default();
-    match state {
-        "denied" => Failure::Denied(format!("a person denied this command{why}")),
-        "blocked" => Failure::Denied("policy denied this command".to_owned()),
-        "expired" => Failure::Pending("nobody decided in time".to_owned()),
-        "lost" => Failure::Other("the server died while the command ran; its outcome is unknown".to_owned()),
-        state => Failure::Other(format!("the plan is {}", visible_line(state))),
-    }
-}
-
-fn describe(out: &mut dyn Write, plan: &Value) -> io::Result<()> {
-    writeln!(
-        out,
-        "plan      {}\nstate     {}",
-        visible_line(text(plan, "pending_id")),
-        visible_line(text(plan, "state"))
-    )?;
-    writeln!(out, "cwd       {}\ndigest    {}", visible_line(text(plan, "cwd")), visible_line(text(plan, "digest")))?;
-    if !text(plan, "note").is_empty() {
-        writeln!(out, "note      {}", visible_line(text(plan, "note")))?;
-    }
-    for field in
-        ["agent", "shell", "target", "profile", "env", "stdin_bytes", "timeout_s", "expires_at", "decision", "run"]
-    {
-        if let Some(value) = plan.get(field).filter(|value| !value.is_null()) {
-            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            writeln!(out, "{field:9} {}", visible_line(&shown))?;
-        }
-    }
-    // Each line is marked, so that no command can end itself and go on as our own words.
-    writeln!(out, "command")?;
-    for line in text(plan, "command").split('\n') {
-        writeln!(out, "  | {}", visible(line))?;
-    }
-    plan.get("judgement").map_or(Ok(()), |judgement| describe_judgement(out, judgement))
-}
-
-fn describe_judgement(out: &mut dyn Write, judgement: &Value) -> io::Result<()> {
-    writeln!(
-        out,
-        "policy    {} ({})",
-        visible_line(text(judgement, "verdict")),
-        visible_line(text(judgement, "severity"))
-    )?;
-    for reason in judgement.get("reasons").and_then(Value::as_array).into_iter().flatten() {
-        let words = format!("{}: {}", text(reason, "rule"), text(reason, "text"));
-        writeln!(out, "  - {}", visible_line(&words))?;
-    }
-    Ok(())
-}
-
 fn confirmed() -> Result<bool, Failure> {
     let Ok(mut tty) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty") else {
         return Err(Failure::Usage(
@@ -394,67 +355,6 @@ fn confirmed() -> Result<bool, Failure> {
     let mut line = String::new();
     BufReader::new(tty).read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
-}
-
-/// Both streams at once: a command that fills one while we wait on the other would never end.
-fn copy_output(client: &Client, run: &str) -> Result<(), Failure> {
-    let path = |stream: &str| format!("/runs/{}/output?stream={stream}&follow=1", encoded(run));
-    let (stdout, stderr) = (client.stream(&path("stdout"))?, client.stream(&path("stderr"))?);
-    thread::scope(|scope| {
-        let other = scope.spawn(|| copy(stderr, io::stderr(), io::stderr().is_terminal()));
-        let first = copy(stdout, io::stdout(), io::stdout().is_terminal());
-        let second = other.join().unwrap_or_else(|_| Err(io::Error::other("reading stderr failed")));
-        first.and(second)
-    })?;
-    Ok(())
-}
-
-/// A terminal gets everything visible; a pipe or a file gets the command's bytes.
-fn copy(mut from: impl Read, mut to: impl Write, made_visible: bool) -> io::Result<()> {
-    let mut shown = VisibleStream::default();
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let read = from.read(&mut buffer)?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        match (read, made_visible) {
-            (0, true) => to.write_all(shown.finish().as_bytes())?,
-            (_, true) => to.write_all(shown.push(bytes).as_bytes())?,
-            (_, false) => to.write_all(bytes)?,
-        }
-        to.flush()?;
-        if read == 0 {
-            return Ok(());
-        }
-    }
-}
-
-fn tail(client: &Client, since: Option<u64>) -> Result<ExitCode, Failure> {
-    let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
-    let lines = BufReader::new(client.stream(&format!("/events{since}"))?);
-    let mut out = io::stdout().lock();
-    for line in lines.lines() {
-        if let Some(data) = line?.strip_prefix("data:") {
-            writeln!(out, "{}", visible_line(data.trim_start()))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes every entry that the log has by now, in pages.
-pub(crate) fn export(client: &Client, to: &mut impl Write) -> Result<(), Failure> {
-    let mut next = 0u64;
-    loop {
-        let page = client.stream(&format!("/audit?from={next}"))?;
-        let mut lines = 0u64;
-        for line in BufReader::new(page).lines() {
-            writeln!(to, "{}", line?)?;
-            lines += 1;
-        }
-        if lines == 0 {
-            return Ok(());
-        }
-        next += lines;
-    }
 }
 
 #[cfg(test)]
@@ -469,12 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn a_command_cannot_pass_for_our_own_words() {
-        let plan = json!({"pending_id": "x", "command": "ls\npolicy    allow (info)\u{1b}[2A\u{202e}"});
-        let mut out = Vec::new();
-        describe(&mut out, &plan).unwrap();
-        let shown = String::from_utf8(out).unwrap();
-        assert!(shown.contains("  | policy    allow (info)⟦U+001B⟧[2A⟦U+202E⟧"), "{shown}");
-        assert!(!shown.contains("\npolicy"), "{shown}");
+    fn a_variable_without_a_name_is_refused_without_being_repeated() {
+        assert!(variables(&["A=b=c".to_owned()]).unwrap().get("A").is_some_and(|value| value == "b=c"));
+        let refused = variables(&["secret-by-mistake".to_owned()]).unwrap_err().to_string();
+        assert!(!refused.contains("secret"), "{refused}");
     }
 }

@@ -11,35 +11,37 @@ use std::time::Duration;
 /// What every variable's name begins with.
 pub(crate) const PREFIX: &str = "AGENT_HUB_";
 
-/// Every setting there is, with its meaning. A name that is not here is an error.
-pub(crate) const KEYS: &[(&str, &str)] = &[
-    ("ALLOWED_HOSTS", "names that browsers may call this server by, separated by commas"),
-    ("ALLOW_HOST_SAME_USER", "1: the profile `host` runs even where it cannot be kept from Provara's own files"),
-    ("BASE", "the server's address, for clients"),
-    ("CHECKPOINT_SINKS", "where checkpoints and entries are copied to: file:PATH, http(s)://…, git:PATH"),
-    ("CORS_ORIGINS", "loopback origins whose pages may call the API"),
-    ("HOST", "the address to listen on"),
-    ("LOG_LEVEL", "ERROR, WARNING, INFO, DEBUG or TRACE"),
-    ("MAX_PENDING", "pending plans that one agent may have"),
-    ("OPERATOR_TOKEN", "the approver's token"),
-    ("OPERATOR_TOKEN_FILE", "1: the first start writes the approver's token into the runtime folder"),
-    ("OUTPUT_KEEP", "bytes kept of each output stream"),
-    ("PORT", "the port to listen on; 0 takes a free one"),
-    ("PUBLIC_URL", "the address that people use in their browser"),
-    ("RATE_LIMIT_REQUESTS", "requests that one client address may make in a window"),
-    ("RATE_LIMIT_WINDOW_SECONDS", "the window's length"),
-    ("RETENTION_DAYS", "days after which a settled plan's command, input and output are erased; never by default"),
-    ("ROOT", "the folder that holds configuration, runtime and workspace"),
-    ("RUNTIME_DIR", "the folder for database, keys and tokens, below ROOT unless absolute"),
-    ("RUN_AS", "the user that commands run as when the server is root's"),
-    ("SHELL", "the shell of a plan that names none: bash, sh or pwsh"),
-    ("SINGLE_TOKEN", "1: one token proposes and decides; gives up that nobody approves their own commands"),
-    ("STRICT_MODE", "1: a command that no rule knows is denied instead of asked"),
-    ("TLS_CERT", "the certificate chain, PEM"),
-    ("TLS_KEY", "the certificate's key, PEM"),
-    ("TOKEN", "the agent's token"),
-    ("TRUSTED_PROXIES", "addresses whose X-Forwarded-For counts"),
-    ("WORKSPACE_DIR", "the folder that commands work in, below ROOT unless absolute"),
+/// Every setting there is, with its default (empty: none) and its meaning. A name that is not here is an error.
+/// `docs/configuration.md` holds this table; a test compares them.
+pub(crate) const KEYS: &[(&str, &str, &str)] = &[
+    ("ALLOWED_HOSTS", "", "names that browsers may call this server by, separated by commas"),
+    ("ALLOW_HOST_SAME_USER", "0", "1: the profile `host` runs even where it cannot be kept from Provara's own files"),
+    ("BASE", "", "the server's address, for clients"),
+    ("CA_CERT", "", "the authority's certificates that clients believe, PEM; the public ones where absent"),
+    ("CHECKPOINT_SINKS", "", "where checkpoints and entries are copied to: file:PATH, http(s)://…, git:PATH"),
+    ("CORS_ORIGINS", "", "loopback origins whose pages may call the API"),
+    ("HOST", "127.0.0.1", "the address to listen on"),
+    ("LOG_LEVEL", "INFO", "ERROR, WARNING, INFO, DEBUG or TRACE"),
+    ("MAX_PENDING", "1000", "pending plans that one agent may have"),
+    ("OPERATOR_TOKEN", "", "the approver's token"),
+    ("OPERATOR_TOKEN_FILE", "0", "1: the first start writes the approver's token into the runtime folder"),
+    ("OUTPUT_KEEP", "16777216", "bytes kept of each output stream"),
+    ("PORT", "8787", "the port to listen on; 0 takes a free one"),
+    ("PUBLIC_URL", "", "the address that people use in their browser"),
+    ("RATE_LIMIT_REQUESTS", "100", "requests that one client address may make in a window"),
+    ("RATE_LIMIT_WINDOW_SECONDS", "60", "the window's length"),
+    ("RETENTION_DAYS", "", "days after which a settled plan's command, input and output are erased; never by default"),
+    ("ROOT", ".", "the folder that holds configuration, runtime and workspace"),
+    ("RUNTIME_DIR", "runtime", "the folder for database, keys and tokens, below ROOT unless absolute"),
+    ("RUN_AS", "", "the user that commands run as when the server is root's"),
+    ("SHELL", "bash", "the shell of a plan that names none: bash, sh or pwsh"),
+    ("SINGLE_TOKEN", "0", "1: one token proposes and decides; gives up that nobody approves their own commands"),
+    ("STRICT_MODE", "0", "1: a command that no rule knows is denied instead of asked"),
+    ("TLS_CERT", "", "the certificate chain, PEM"),
+    ("TLS_KEY", "", "the certificate's key, PEM"),
+    ("TOKEN", "", "the agent's token"),
+    ("TRUSTED_PROXIES", "", "addresses whose X-Forwarded-For counts"),
+    ("WORKSPACE_DIR", "workspace", "the folder that commands work in, below ROOT unless absolute"),
 ];
 
 /// Where a value came from.
@@ -131,6 +133,7 @@ pub(crate) struct Settings {
     pub(crate) shell: provara_domain::Shell,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) cors_origins: Vec<String>,
@@ -246,6 +249,7 @@ impl Layers {
                 .unwrap_or(provara_domain::Shell::Bash),
             tls_cert: self.text("TLS_CERT").map(|path| root.join(path)),
             tls_key: self.text("TLS_KEY").map(|path| root.join(path)),
+            ca_cert: self.text("CA_CERT").map(|path| root.join(path)),
             allowed_hosts: self.list("ALLOWED_HOSTS"),
             trusted_proxies: self
                 .parsed("TRUSTED_PROXIES", "a list of IP addresses", |raw| {
@@ -331,7 +335,7 @@ fn log_level(raw: &str) -> Option<LogLevel> {
 /// The setting that the variable `name` names.
 fn known(name: &str, from: &Source) -> Result<&'static str, ConfigError> {
     let key = name.strip_prefix(PREFIX).unwrap_or(name);
-    let found = KEYS.iter().map(|(known, _)| *known).find(|known| *known == key);
+    let found = KEYS.iter().map(|(known, _, _)| *known).find(|known| *known == key);
     found.ok_or_else(|| ConfigError::Unknown {
         name: name.to_owned(),
         from: from.clone(),
@@ -341,7 +345,7 @@ fn known(name: &str, from: &Source) -> Result<&'static str, ConfigError> {
 
 fn nearest(key: &str) -> &'static str {
     let by_likeness = |name: &&str| (strsim::jaro_winkler(name, key) * 1000.0).round();
-    KEYS.iter().map(|(known, _)| *known).max_by(|a, b| by_likeness(a).total_cmp(&by_likeness(b))).unwrap_or("ROOT")
+    KEYS.iter().map(|(known, _, _)| *known).max_by(|a, b| by_likeness(a).total_cmp(&by_likeness(b))).unwrap_or("ROOT")
 }
 
 /// The file's text, if it exists. Whoever can write it can set the operator's token, so it has to be ours or root's.
@@ -481,6 +485,28 @@ mod tests {
         let environment = env(&[("AGENT_HUB_ROOT", root.path().to_str().unwrap())]);
         let error = Settings::load(&[], environment).unwrap_err().to_string();
         assert!(error.ends_with("did you mean `strict_mode`?"), "{error}");
+    }
+
+    #[test]
+    fn the_stated_defaults_are_those_in_force_and_the_document_holds_them() {
+        let root = tempfile::tempdir().unwrap();
+        let rooted = ("ROOT", root.path().to_str().unwrap().to_owned());
+        let none = Settings::load(std::slice::from_ref(&rooted), []).unwrap();
+        let mut flags = vec![rooted];
+        let set = KEYS.iter().filter(|(key, default, _)| *key != "ROOT" && !default.is_empty());
+        flags.extend(set.map(|(key, default, _)| (*key, (*default).to_owned())));
+        assert_eq!(format!("{none:?}"), format!("{:?}", Settings::load(&flags, []).unwrap()));
+
+        let document = include_str!("../../../docs/configuration.md");
+        let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `AGENT_HUB_")).collect();
+        let expected: Vec<String> = KEYS
+            .iter()
+            .map(|(key, default, meaning)| {
+                let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+                format!("| `{PREFIX}{key}` | {default} | {meaning} |")
+            })
+            .collect();
+        assert_eq!(rows, expected, "docs/configuration.md differs from the table in config.rs");
     }
 
     #[test]

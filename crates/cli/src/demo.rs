@@ -164,7 +164,7 @@ fn verify(operator: &Client, folder: &Path, binary: &Path) -> Result<bool, Failu
     fs::write(path("kept.note"), text("checkpoint"))?;
     fs::write(path("log.vkey"), text("key"))?;
     let mut file = fs::File::create(path("log.jsonl"))?;
-    crate::commands::export(operator, &mut file)?;
+    crate::evidence::export(operator, &mut file)?;
     say("\nthe log, checked from exported bytes alone:")?;
     let status = Command::new(binary)
         .args(["audit", "verify"])

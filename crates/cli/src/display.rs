@@ -2,6 +2,9 @@
 //! else. What is not plain is shown as a chip, `⟦U+202E⟧`; the brackets themselves are shown as chips, so that no text can
 //! forge one.
 
+use std::io::{self, IsTerminal as _, Write};
+
+use serde_json::Value;
 use unicode_security::confusable_detection::skeleton;
 use unicode_security::general_security_profile::GeneralSecurityProfile as _;
 
@@ -22,6 +25,33 @@ pub(crate) fn visible_line(text: &str) -> String {
         match c {
             '\n' | '\t' => push_chip(&mut out, c),
             _ => push_visible(&mut out, c),
+        }
+    }
+    out
+}
+
+/// Returns `bytes` as text that can be looked at; what is no UTF-8 is shown byte by byte.
+pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
+    let mut stream = VisibleStream::default();
+    let text = stream.push(bytes);
+    text + &stream.finish()
+}
+
+/// Writes `value` on a line. A terminal gets every odd character as `\u….`, which any reader of JSON reads as the same.
+pub(crate) fn write_json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    let text = value.to_string();
+    let text = if io::stdout().is_terminal() { escaped_json(&text) } else { text };
+    writeln!(out, "{text}")
+}
+
+/// JSON has no odd character outside of its strings, so each can be written as an escape where it stands.
+fn escaped_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            ' '..='~' => out.push(c),
+            _ if is_plain(c) && !looks_like_ascii(c) => out.push(c),
+            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
         }
     }
     out
@@ -137,6 +167,14 @@ mod tests {
             assert_eq!(visible(raw), shown, "{raw:?}");
         }
         assert_eq!(visible_line("a\nb"), "a⟦U+000A⟧b");
+    }
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_value_and_hides_nothing() {
+        let value = serde_json::json!({ "a": "x\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{200b}\u{430}\u{e0041}\n日本", "b": ["\u{feff}"] });
+        let shown = escaped_json(&value.to_string());
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
+        assert!(shown.contains(r"\u001b[2J\u007f\u009b\u202e\u200b\u0430\udb40\udc41\n日本"), "{shown}");
     }
 
     #[test]

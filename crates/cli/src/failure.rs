@@ -3,10 +3,13 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::display;
 
-/// Why there is no result. The exit codes are documented in `--help`.
+/// Why there is no result. The exit codes are documented in `docs/cli.md`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -18,9 +21,10 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     #[error("{0}")]
-    Denied(String),
-    #[error("{0}")]
     Pending(String),
+    /// A plan that ended otherwise than by its command's own exit.
+    #[error("{text}")]
+    Ended { text: String, code: u8, plan: Box<Value> },
     #[error("{0}")]
     Other(String),
 }
@@ -29,21 +33,47 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_) | Self::Usage(_) => 2,
-            Self::Denied(_) | Self::Client(ClientError::Refused { status: 401 | 403, .. }) => 3,
+            Self::Client(ClientError::Refused { status: 401 | 403, .. }) => 3,
             Self::Pending(_) => 4,
-            Self::Client(ClientError::Unreachable { .. }) => 5,
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Cut { .. }) => 5,
+            Self::Ended { code, .. } => *code,
             Self::Client(_) | Self::Io(_) | Self::Other(_) => 1,
         })
+    }
+
+    /// The one value that `--json` answers: the server's own where it gave one.
+    fn json(&self, text: &str) -> Value {
+        let code = match self {
+            Self::Client(ClientError::Refused { body, .. }) if body.is_object() => return (**body).clone(),
+            Self::Ended { plan, .. } => return (**plan).clone(),
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Cut { .. }) => "unreachable",
+            Self::Config(_) | Self::Usage(_) => "usage",
+            Self::Pending(_) => "pending",
+            Self::Client(_) | Self::Io(_) | Self::Other(_) => "failed",
+        };
+        json!({ "detail": text, "code": code })
+    }
+
+    /// Nobody reads our output any more; there is nobody to tell.
+    fn is_nobody_listening(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
 /// Tells the person why, with every cause. A closed stderr is nobody listening.
-pub(crate) fn complain(failure: &Failure) {
-    let mut text = format!("provara: {failure}");
+pub(crate) fn complain(failure: &Failure, as_json: bool) {
+    if failure.is_nobody_listening() {
+        return;
+    }
+    let mut text = failure.to_string();
     let mut cause = std::error::Error::source(failure);
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    let _ = writeln!(io::stderr(), "{}", crate::display::visible(&text));
+    if as_json {
+        let _ = display::write_json(&mut io::stdout().lock(), &failure.json(&text));
+    }
+    // Further lines are marked: none of them may pass for a message of its own.
+    let _ = writeln!(io::stderr(), "provara: {}", display::visible(&text.replace('\n', "\n  | ")));
 }

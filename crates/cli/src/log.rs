@@ -34,7 +34,7 @@ pub(crate) fn verify(
     let mut out = io::stdout().lock();
     if as_json {
         let answer = json!({"ok": problems.is_empty(), "entries": report.entries, "root": root, "checked_until": report.checked_until, "problems": problems});
-        writeln!(out, "{answer}")?;
+        crate::display::write_json(&mut out, &answer)?;
     } else {
         writeln!(out, "entries  {}\nroot     {root}", report.entries)?;
         match report.checked_until {

@@ -3,14 +3,26 @@
 mod args;
 mod backup;
 mod client;
+mod clock;
 mod commands;
 mod config;
 mod demo;
+mod describe;
 mod display;
+mod doctor;
+mod evidence;
 mod failure;
+mod follow;
+mod interrupt;
 mod log;
+mod man;
+mod manage;
 mod mirror;
+#[cfg(feature = "otel")]
+mod otel;
+mod paint;
 mod prepare;
+mod progress;
 mod restore;
 mod retention;
 mod rules;
@@ -18,6 +30,7 @@ mod secrets;
 mod serve;
 mod service;
 mod setup;
+mod table;
 mod tell;
 
 use std::process::ExitCode;
@@ -25,17 +38,18 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Cli, Command};
-use crate::commands::Session;
+use crate::commands::{Change, Session, Yes};
 use crate::config::Settings;
 use crate::failure::{Failure, complain};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let own_ending = matches!(cli.command, Command::Run(_) | Command::Attach { .. });
+    let own_ending = matches!(cli.command, Command::Run { .. } | Command::Attach { .. });
+    let as_json = cli.common.json;
     match act(cli) {
         Ok(code) => code,
         Err(failure) => {
-            complain(&failure);
+            complain(&failure, as_json);
             // The command's codes are its own; 125 says that the ending was not one of them.
             if own_ending { ExitCode::from(125) } else { failure.code() }
         }
@@ -43,55 +57,60 @@ fn main() -> ExitCode {
 }
 
 fn act(cli: Cli) -> Result<ExitCode, Failure> {
-    if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "provara", &mut std::io::stdout());
-        return Ok(ExitCode::SUCCESS);
-    }
-    if matches!(cli.command, Command::Helper) {
-        return Ok(provara_runner::helper_main());
-    }
-    // Needs no server and no settings: a stranger checks the log.
-    if let Command::Audit(args::Audit::Verify { file, checkpoints, key }) = &cli.command {
-        return log::verify(file, checkpoints, key.as_deref(), cli.common.json);
-    }
-    if let Command::Policy(args::Policy::Test { files }) = &cli.command {
-        return rules::test(files, cli.common.json);
-    }
-    if let Command::Demo { yes } = cli.command {
-        return demo::demo(if yes { demo::Decider::YesToAll } else { demo::Decider::Person });
+    let common = cli.common;
+    // These need no server and no settings: above all, a stranger checks the log.
+    match &cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "provara", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Man { dir } => return man::man(Cli::command(), dir.as_deref()),
+        Command::Helper => return Ok(provara_runner::helper_main()),
+        Command::Audit(args::Audit::Verify { file, checkpoints, key }) => {
+            return log::verify(file, checkpoints, key.as_deref(), common.json);
+        }
+        Command::Policy(args::Policy::Test { files }) => return rules::test(files, common.json),
+        Command::Demo { yes } => return demo::demo(if *yes { demo::Decider::YesToAll } else { demo::Decider::Person }),
+        _ => {}
     }
     if let Command::Setup { dry_run, prefix, binary, unprivileged, socket } = cli.command {
-        let wanted = setup::Wanted { state: cli.common.root, prefix, binary, unprivileged, socket, dry_run };
-        return setup::setup(&wanted, cli.common.json);
+        let wanted = setup::Wanted { state: common.root, prefix, binary, unprivileged, socket, dry_run };
+        return setup::setup(&wanted, common.json);
     }
     if let Command::Backup { dir, verify: true, key, .. } = &cli.command {
-        return backup::verify(dir, key.as_deref(), cli.common.json);
+        return backup::verify(dir, key.as_deref(), common.json);
     }
     let mut flags = Vec::new();
-    flags.extend(cli.common.root.map(|root| ("ROOT", root)));
-    flags.extend(cli.common.base.map(|base| ("BASE", base)));
+    flags.extend(common.root.map(|root| ("ROOT", root)));
+    flags.extend(common.base.map(|base| ("BASE", base)));
     let settings = Settings::load(&flags, std::env::vars())?;
-    if let Command::Serve { insecure_listen } = cli.command {
-        let listening = if insecure_listen { prepare::Listening::AsTold } else { prepare::Listening::Safely };
-        return serve::serve(&settings, listening);
-    }
-    let session = Session { settings, json: cli.common.json };
+    let session = Session { settings, json: common.json, quiet: common.quiet };
     match cli.command {
+        Command::Serve { insecure_listen, check } => {
+            let listening = if insecure_listen { prepare::Listening::AsTold } else { prepare::Listening::Safely };
+            if check { serve::check(&session, listening) } else { serve::serve(&session.settings, listening) }
+        }
         Command::Plan(proposal) => session.plan(&proposal),
-        Command::Run(proposal) => session.run(&proposal),
-        Command::Attach { id } => session.attach(&id),
+        Command::Run { proposal, following } => session.run(&proposal, &following),
+        Command::Attach { id, following } => session.attach(&id, &following),
+        Command::Status { id, wait } => session.status(id.as_deref(), wait),
         Command::Pending { limit } => session.pending(limit),
         Command::Show { id } => session.show(&id),
-        Command::Approve { id, yes, reason, profile } => session.approve(&id, yes, reason, profile),
+        Command::Approve { id, yes, reason, profile, no_wait } => {
+            session.approve(&id, Yes { certain: yes, reason, profile, no_wait })
+        }
         Command::Deny { id, reason } => session.deny(&id, reason),
+        Command::Edit { id, cwd, timeout, note, command } => session.edit(&id, Change { cwd, timeout, note, command }),
+        Command::Reopen { id } => session.reopen(&id),
+        Command::Extend { id, seconds } => session.extend(&id, seconds),
         Command::Cancel { id } => session.cancel(&id),
         Command::Audit(what) => session.audit(what),
-        Command::Policy(args::Policy::Check { command, cwd }) => session.policy_check(command, cwd),
+        Command::Policy(what) => session.policy(&what),
         Command::Token(what) => session.token(what),
         Command::Workspace(what) => session.workspace(what),
         Command::Backup { dir, with_keys, .. } => {
             let keys = if with_keys { backup::Secrets::Copied } else { backup::Secrets::Left };
-            backup::backup(&session.settings, &dir, keys, serve::now(), session.json)
+            backup::backup(&session.settings, &dir, keys, clock::now(), session.json)
         }
         Command::Erase { before, plan, yes } => {
             let which = plan.map(retention::Which::Plan).or(before.map(retention::Which::Before));
@@ -99,15 +118,14 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Restore { dir, force } => {
             let present = if force { restore::Present::MovedAside } else { restore::Present::Refused };
-            restore::restore(&session.settings, &dir, present, serve::now(), session.json)
+            restore::restore(&session.settings, &dir, present, clock::now(), session.json)
         }
-        Command::Doctor => prepare::doctor(&session.settings, session.json),
+        Command::Doctor => doctor::doctor(&session),
         // Dealt with above; they need no session.
-        Command::Policy(args::Policy::Test { .. })
-        | Command::Completions { .. }
+        Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Helper
         | Command::Setup { .. }
-        | Command::Serve { .. }
         | Command::Demo { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -49,7 +49,10 @@ async fn catch_up(gateway: &Gateway, folder: &Path, mirrored: &mut Option<(File,
     };
     loop {
         let entries = gateway.all_entries(*next, BATCH).await?;
-        let Some(last) = entries.last() else { return Ok(()) };
+        let Some(last) = entries.last() else {
+            gateway.note_mirrored(*next);
+            return Ok(());
+        };
         let lines: String = entries.iter().map(|entry| gateway.export_line(entry) + "\n").collect();
         reached(Place::MirrorReady);
         file.write_all(lines.as_bytes())?;
@@ -90,9 +93,17 @@ async fn send(folder: &Path, sinks: &[String], note: &str) {
         let (sink, note) = (sink.clone(), note.to_owned());
         let sent = tokio::task::spawn_blocking(move || send_one(&sink, &note).map_err(|error| (sink, error))).await;
         if let Ok(Err((sink, error))) = sent {
-            tracing::error!(sink, %error, "could not send a checkpoint");
+            tracing::error!(sink = told(&sink), %error, "could not send a checkpoint");
         }
     }
+}
+
+/// A sink as the log may name it: of an address its host alone, for the rest of it may be a password or a key.
+fn told(sink: &str) -> String {
+    let Some((scheme, rest)) = sink.split_once("://") else { return sink.to_owned() };
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
 }
 
 fn send_one(sink: &str, note: &str) -> Result<(), Failure> {
@@ -104,14 +115,19 @@ fn send_one(sink: &str, note: &str) -> Result<(), Failure> {
     }
     if sink.starts_with("http://") || sink.starts_with("https://") {
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).max_redirects(0);
-        config.build().new_agent().post(sink).header("content-type", "text/plain; charset=utf-8").send(note)?;
-        return Ok(());
+        let sent = config.build().new_agent().post(sink).header("content-type", "text/plain; charset=utf-8").send(note);
+        return match sent {
+            Ok(_) => Ok(()),
+            // Its text would be the address.
+            Err(ureq::Error::BadUri(_)) => Err("the address cannot be used".into()),
+            Err(error) => Err(error.into()),
+        };
     }
     Err(format!("`{sink}` is no sink: use file:PATH, git:FOLDER, http://… or https://…").into())
 }
 
-/// Whole or not at all: a reader never meets half a checkpoint.
-fn replace(path: &Path, note: &str) -> io::Result<()> {
+/// Writes a file whole or not at all: a reader never meets half of it.
+pub(crate) fn replace(path: &Path, note: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(note.as_bytes())?;
@@ -136,4 +152,26 @@ fn commit(folder: &Path, note: &str) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_a_sink_without_what_opens_it() {
+        for (sink, expected) in [
+            ("https://user:secret@sink.example:8443/path/key?token=x", "https://sink.example:8443"),
+            ("http://secret@sink.example#x", "http://sink.example"),
+            ("https://sink.example?token=x", "https://sink.example"),
+            ("file:/srv/kept", "file:/srv/kept"),
+            ("git:/srv/kept@home", "git:/srv/kept@home"),
+        ] {
+            assert_eq!(told(sink), expected);
+        }
+        for bad in ["http://:secret@", "http:///secret", "https://user:secret@"] {
+            let error = send_one(bad, "note").unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
 }

@@ -2,18 +2,14 @@
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-use serde_json::json;
 
 use crate::config::{Secret, Settings};
-use crate::failure::Failure;
-use crate::secrets;
+use crate::{secrets, tell};
 
 /// Why a server must not start like this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("commands may write to the workspace `{}`, and it holds {what} (`{}`); name another folder", workspace.display(), inside.display())]
+    #[error("commands may write to the workspace `{}`, and it holds or lies in {what} (`{}`); name another folder", workspace.display(), inside.display())]
     Exposed { workspace: PathBuf, what: &'static str, inside: PathBuf },
     #[error("`{host}` can be reached from other machines; give TLS_CERT and TLS_KEY, or --insecure-listen")]
     Unencrypted { host: String },
@@ -38,25 +34,43 @@ pub(crate) struct Keys {
     pub(crate) log_seed: [u8; 32],
 }
 
-/// Checks that nothing that commands may write holds what they must not change.
+/// What no command may change or read, with its name in a sentence, whether it is there yet or not. ROOT itself is not
+/// among them: a workspace may lie in it.
+pub(crate) fn own_files(settings: &Settings, binary: &Path) -> Vec<(&'static str, PathBuf)> {
+    let root = |name: &str| settings.root.join(name);
+    let mut own = vec![
+        ("the runtime folder", settings.runtime.clone()),
+        ("the log's key", settings.log_key_path()),
+        ("Provara's program", binary.to_owned()),
+        ("policy", root("policies")),
+        ("configuration", root(".env")),
+        ("configuration", root("provara.toml")),
+    ];
+    own.extend(settings.files.iter().map(|path| ("configuration", path.clone())));
+    own.extend(settings.tls_key.iter().map(|path| ("the certificate's key", path.clone())));
+    own.extend(settings.tls_cert.iter().map(|path| ("the certificate", path.clone())));
+    own.extend(settings.ca_cert.iter().map(|path| ("the authority's certificate", path.clone())));
+    let kept = |sink: &String| sink.strip_prefix("file:").or_else(|| sink.strip_prefix("git:")).map(PathBuf::from);
+    own.extend(settings.checkpoint_sinks.iter().filter_map(kept).map(|path| ("a checkpoint's copy", path)));
+    own.into_iter().map(|(what, path)| (what, resolved(&path))).collect()
+}
+
+/// Checks that nothing that commands may write holds what they must not change, nor lies in it.
 pub(crate) fn check_folders(settings: &Settings, binary: &Path) -> Result<(), Refusal> {
     let workspace = resolved(&settings.workspace);
-    let own = [
-        ("ROOT", settings.root.as_path()),
-        ("the runtime folder", settings.runtime.as_path()),
-        ("Provara's program", binary),
-    ];
-    let configuration = settings.files.iter().map(|path| ("configuration", path.as_path()));
-    for (what, path) in own.into_iter().chain(configuration) {
-        let inside = resolved(path);
-        if inside.starts_with(&workspace) {
-            return Err(Refusal::Exposed { workspace, what, inside });
-        }
+    let root = resolved(&settings.root);
+    if root.starts_with(&workspace) {
+        return Err(Refusal::Exposed { workspace, what: "ROOT", inside: root });
     }
-    // The other way round a command could write into the runtime folder itself.
-    let runtime = resolved(&settings.runtime);
-    if workspace.starts_with(&runtime) {
-        return Err(Refusal::Exposed { workspace, what: "part of the runtime folder", inside: runtime });
+    check_workspace(&workspace, &own_files(settings, binary))
+}
+
+/// As [`check_folders`], for any folder that commands may work in.
+pub(crate) fn check_workspace(workspace: &Path, own: &[(&'static str, PathBuf)]) -> Result<(), Refusal> {
+    for (what, inside) in own {
+        if inside.starts_with(workspace) || workspace.starts_with(inside) {
+            return Err(Refusal::Exposed { workspace: workspace.to_owned(), what, inside: inside.clone() });
+        }
     }
     Ok(())
 }
@@ -101,11 +115,7 @@ fn operator(settings: &Settings, known: bool) -> io::Result<Option<Secret>> {
         return Ok(None);
     }
     if settings.operator_token_file || !io::stderr().is_terminal() {
-        writeln!(
-            io::stderr(),
-            "warning: the operator's token is kept in `{}`; whoever reads it can approve",
-            path.display()
-        )?;
+        tell::warn(&format!("the operator's token is kept in `{}`; whoever reads it can approve", path.display()));
         return kept_or_made(&path, "operator").map(Some);
     }
     let token = secrets::new_token("operator")?;
@@ -134,33 +144,14 @@ fn log_seed(path: &Path) -> io::Result<[u8; 32]> {
     bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the log's key is not 32 bytes"))
 }
 
-/// Reports what is not in order. The caller must not be able to read what only the server may.
-pub(crate) fn doctor(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let binary = std::env::current_exe()?;
-    let mut faults: Vec<String> = Vec::new();
-    faults.extend(check_folders(settings, &binary).err().map(|refusal| refusal.to_string()));
-    faults.extend(check_listening(settings, Listening::Safely).err().map(|refusal| refusal.to_string()));
-    for path in [settings.operator_token_path(), settings.log_key_path(), settings.runtime.join("provara.db")] {
-        if std::fs::File::open(&path).is_ok() {
-            faults.push(format!("you can read `{}`, and so can every program that you start", path.display()));
-        }
-    }
-    let mut out = io::stdout().lock();
-    if as_json {
-        writeln!(out, "{}", json!({"ok": faults.is_empty(), "faults": faults}))?;
-    } else {
-        for fault in &faults {
-            writeln!(out, "FAULT {}", crate::display::visible_line(fault))?;
-        }
-        writeln!(out, "{}", if faults.is_empty() { "OK" } else { "NOT OK" })?;
-    }
-    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 /// The path as the kernel sees it: links followed as far as it exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
-        .find_map(|there| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?)))
+        .find_map(|there| {
+            let (there, rest) = (there.canonicalize().ok()?, path.strip_prefix(there).ok()?);
+            // Joining nothing would leave a slash at the end, and what compares paths as text would miss it.
+            Some(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
+        })
         .unwrap_or_else(|| path.to_owned())
 }
 

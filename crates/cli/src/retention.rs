@@ -71,7 +71,7 @@ pub(crate) fn erase(session: &Session, which: &Which, certain: bool) -> Result<E
             break;
         }
     }
-    session.answer(&json!({ "erased": erased }), |out| writeln!(out, "erased {erased}"))
+    session.answer(&json!({ "erased": erased }), |out, _| writeln!(out, "erased {erased}"))
 }
 
 fn confirmed(what: &str) -> Result<(), Failure> {

@@ -14,8 +14,10 @@ use crate::failure::Failure;
 pub(crate) fn test(files: &[PathBuf], as_json: bool) -> Result<ExitCode, Failure> {
     let mut texts = Vec::new();
     for path in files {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| Failure::Other(format!("`{}` cannot be read: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let mend = "name a file of rules in TOML, written in UTF-8";
+            Failure::Other(format!("{}: cannot be read: {error}; {mend}", path.display()))
+        })?;
         texts.push((path.display().to_string(), text));
     }
     let files: Vec<_> = texts.iter().map(|(name, text)| RuleFile { name, text }).collect();
@@ -23,7 +25,7 @@ pub(crate) fn test(files: &[PathBuf], as_json: bool) -> Result<ExitCode, Failure
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let mut out = io::stdout().lock();
     if as_json {
-        writeln!(out, "{}", json!({"ok": true, "rules": rules, "digest": digest}))?;
+        crate::display::write_json(&mut out, &json!({"ok": true, "rules": rules, "digest": digest}))?;
     } else {
         writeln!(out, "{}", visible(&format!("{rules} rules hold with all their examples\npolicy {digest}")))?;
     }

@@ -75,11 +75,17 @@ pub(crate) fn prompt(question: &str) -> io::Result<Option<Secret>> {
     let shown = tcgetattr(&tty)?;
     let mut hidden = shown.clone();
     hidden.local_flags.remove(LocalFlags::ECHO);
+    let restored = (tty.try_clone()?, shown.clone());
+    // A Ctrl-C must not leave a terminal that shows nothing of what is typed.
+    let armed = crate::interrupt::at_interrupt(move || {
+        let _ = tcsetattr(&restored.0, SetArg::TCSAFLUSH, &restored.1);
+    });
     (&tty).write_all(question.as_bytes())?;
     tcsetattr(&tty, SetArg::TCSAFLUSH, &hidden)?;
     let mut line = String::new();
     let read = io::BufReader::new(&tty).read_line(&mut line);
     tcsetattr(&tty, SetArg::TCSAFLUSH, &shown)?;
+    drop(armed);
     (&tty).write_all(b"\n")?;
     read?;
     Ok(Some(Secret::new(line.trim().to_owned())))

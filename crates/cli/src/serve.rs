@@ -1,7 +1,7 @@
 //! `provara serve`: everything is made here and wired together, and ends here in order.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,14 +14,18 @@ use provara_policy::{Policy, RuleFile, Strictness};
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
 use provara_server::{Bucket, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use crate::commands::Session;
 use crate::config::{Secret, Settings};
+use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{mirror, retention, secrets, service};
+use crate::{clock, mirror, retention, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,19 +36,12 @@ const INHERITED: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// The version that the log and `/status` tell.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(crate) fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// The real clock and the real randomness. Nothing else in Provara reads either.
+/// The real clock and the real randomness.
 struct Host;
 
 impl Platform for Host {
     fn now(&self) -> Timestamp {
-        now()
+        clock::now()
     }
 
     fn entropy(&self) -> u128 {
@@ -57,38 +54,143 @@ impl Platform for Host {
     }
 }
 
-/// Serves until told to stop.
-pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCode, Failure> {
-    let refused = |refusal: prepare::Refusal| Failure::Usage(refusal.to_string());
-    let binary = std::env::current_exe()?;
-    let inherited = service::inherited()?;
-    let settings = &service::settled(settings, inherited.as_ref())?;
-    prepare::check_folders(settings, &binary).map_err(refused)?;
-    prepare::check_listening(settings, listening).map_err(refused)?;
-    crate::tell::start(settings.log_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings, &binary, inherited))
+/// What a server needs of the world and does not make: had before anything is changed, so that a start that must fail
+/// leaves nothing behind.
+struct Given {
+    binary: PathBuf,
+    policy: Policy,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-async fn run(
-    settings: &Settings,
-    binary: &Path,
-    inherited: Option<std::net::TcpListener>,
-) -> Result<ExitCode, Failure> {
+fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
+    let refused = |refusal: prepare::Refusal| Failure::Usage(refusal.to_string());
+    let binary = std::env::current_exe()?;
+    prepare::check_folders(settings, &binary).map_err(refused)?;
+    prepare::check_listening(settings, listening).map_err(refused)?;
+    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)? })
+}
+
+/// Checks what a start would need, and starts nothing.
+pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
+    let settings = &session.settings;
+    let policy = given(settings, listening)?.policy;
+    let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
+    let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
+    let answer = json!({ "ok": true, "rules": rules, "policy": digest, "files": files });
+    session.answer(&answer, |out, _| {
+        for file in &files {
+            writeln!(out, "settings  {}", visible_line(file))?;
+        }
+        writeln!(out, "policy    {rules} rules, {digest}\nOK")
+    })
+}
+
+/// Serves until told to stop.
+pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCode, Failure> {
+    let inherited = service::inherited()?;
+    let settings = &service::settled(settings, inherited.as_ref())?;
+    let given = given(settings, listening)?;
+    let telling = tell::start(settings.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(settings, given, inherited));
+    // Last, so that the last request is told of too.
+    drop(runtime);
+    telling.end();
+    ended
+}
+
+async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpListener>) -> Result<ExitCode, Failure> {
     let supervisor = Arc::new(service::Supervisor::from_env());
+    // Before the store: an address that cannot be had must not leave an entry in the log.
+    let listener = listen(settings, inherited).await?;
+    let address = listener.local_addr()?;
+    let told = told_to_stop()?;
+    let gateway = gateway(settings, given.binary, given.policy).await?;
+    let mirror =
+        tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
+    let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
+    let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
+    let scheme = if given.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{address}");
+    let served = match announce(settings, &base) {
+        Ok(()) => {
+            supervisor.ready(&base);
+            let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
+            serve_until(&gateway, &supervisor, listener, router, given.tls, told).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    alive.abort();
+    retention.abort();
+    mirror.abort();
+    let _ = fs::remove_file(settings.runtime.join("address"));
+    gateway.close().await.map_err(|error| other(&error))?;
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Serves until `told`, then ends in order: no new connections; running commands get their grace and are recorded; whoever
+/// waits for one gets its answer; only then is the store closed.
+async fn serve_until(
+    gateway: &Gateway,
+    supervisor: &service::Supervisor,
+    listener: TcpListener,
+    router: provara_server::Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    told: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    // Serving may also end by itself, when the listener breaks. Then the rest has to end too.
+    let (broken, broke) = watch::channel(false);
+    let stop = |mut told: watch::Receiver<bool>, mut broke: watch::Receiver<bool>| async move {
+        tokio::select! { _ = told.wait_for(|told| *told) => {}, _ = broke.wait_for(|broke| *broke) => {} }
+    };
+    let ending = async {
+        stop(told.clone(), broke.clone()).await;
+        supervisor.stopping();
+        tracing::info!("stopping: no new work; running commands get {} s", GRACE.as_secs());
+        gateway.quiesce(GRACE).await;
+    };
+    let serving = async {
+        let served =
+            provara_server::serve(listener, router, tls, stop(told.clone(), broke.clone()), gateway.quiet()).await;
+        broken.send_replace(true);
+        served
+    };
+    let ((), served) = tokio::join!(ending, serving);
+    served.map_err(|error| other(&error))
+}
+
+async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, Failure> {
+    if let Some(listener) = inherited {
+        return Ok(TcpListener::from_std(listener)?);
+    }
+    let (host, port) = (settings.host.as_str(), settings.port);
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there; name another AGENT_HUB_PORT",
+            io::ErrorKind::PermissionDenied => "ports below 1024 are root's; name another AGENT_HUB_PORT",
+            _ => "AGENT_HUB_HOST has to be an address of this machine",
+        };
+        Failure::Other(format!("cannot listen on {host}:{port}: {error}; {advice}"))
+    })
+}
+
+/// The gateway at work, over a store of this folder alone.
+async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result<Gateway, Failure> {
     secrets::private_dir(&settings.runtime)?;
     let workspace = make_workspace(settings)?;
     let store = Store::open(StoreConfig { runtime: settings.runtime.clone(), output_keep: settings.output_keep })
         .map_err(|error| other(&error))?;
     let keys = prepare::keys(settings, operator_known(&store).await?)?;
     register(&store, settings, &keys).await?;
-    let runner = start_runner(settings, binary, &workspace).await?;
+    let own = prepare::own_files(settings, &binary);
+    drop_exposed(&store, &own).await?;
+    let runner = start_runner(settings, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
         tracing::warn!(problem, "this host does not let commands be confined; they will not be run");
     }
-    let gateway = Gateway::start(Parts {
+    Gateway::start(Parts {
         store,
-        policy: policy(settings)?,
+        policy,
         runner: Some(runner),
         platform: Arc::new(Host),
         log_key: log_key(keys.log_seed)?,
@@ -98,50 +200,28 @@ async fn run(
             approval_valid: Duration::from_secs(600),
             default_shell: settings.shell,
             workspace,
-            own_paths: own_paths(settings, binary),
+            own_paths: own.iter().filter_map(|(_, path)| path.to_str().map(str::to_owned)).collect(),
             single_token: settings.single_token,
             max_runs: MAX_RUNS,
             version: VERSION,
         },
     })
     .await
-    .map_err(|error| other(&error))?;
-    let mirror =
-        tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
-    let listener = match inherited {
-        Some(listener) => TcpListener::from_std(listener),
-        None => TcpListener::bind((settings.host.as_str(), settings.port)).await,
-    };
-    let listener = listener.map_err(|error| {
-        Failure::Other(format!("cannot listen on {}:{}: {error}; name another PORT", settings.host, settings.port))
-    })?;
-    let tls = tls(settings)?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let base = format!("{scheme}://{}", listener.local_addr()?);
-    // The last step of the start: whoever waits for this file finds a server that answers.
-    fs::write(settings.runtime.join("address"), format!("{base}\n"))?;
-    welcome(settings, &base)?;
-    supervisor.ready(&base);
-    let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
-    let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
-    let router = provara_server::router(gateway.clone(), edge(settings, listener.local_addr()?.port()));
-    // Requests are answered until the gateway has ended: whoever waits for a run that is given its grace gets its result.
-    let served = provara_server::serve(listener, router, tls, gateway.closed());
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let ending = async {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        supervisor.stopping();
-        tracing::info!("stopping: no new work; running commands get {} s", GRACE.as_secs());
-        gateway.stop(GRACE).await.map_err(|error| other(&error))
-    };
-    let (ended, served) = tokio::join!(ending, served);
-    alive.abort();
-    retention.abort();
-    mirror.abort();
-    let _ = fs::remove_file(settings.runtime.join("address"));
-    ended?;
-    served.map_err(|error| other(&error))?;
-    Ok(ExitCode::SUCCESS)
+    .map_err(|error| other(&error))
+}
+
+/// A folder that was added while it was harmless, and now holds our own files because the configuration moved them there, is
+/// no workspace any more.
+async fn drop_exposed(store: &Store, own: &[(&'static str, PathBuf)]) -> Result<(), Failure> {
+    let project = Name::default_project();
+    for path in store.workspaces(&project) {
+        if let Err(refusal) = prepare::check_workspace(&prepare::resolved(Path::new(&path)), own) {
+            tell::warn(&format!("{refusal}; it is no workspace any more"));
+            let cause = Cause { actor: Actor::System, at: Host.now(), entropy: Entropy(Host.entropy()) };
+            store.remove_workspace(&project, path, cause).await.map_err(|error| other(&error))?;
+        }
+    }
+    Ok(())
 }
 
 fn other(error: &dyn std::error::Error) -> Failure {
@@ -167,17 +247,6 @@ fn make_workspace(settings: &Settings) -> Result<String, Failure> {
     }
     let path = settings.workspace.canonicalize()?;
     path.to_str().map(str::to_owned).ok_or_else(|| Failure::Usage("WORKSPACE_DIR is not UTF-8".into()))
-}
-
-/// What no workspace may hold or lie in, as the kernel names it. ROOT itself is not among them: a workspace may lie in it.
-fn own_paths(settings: &Settings, binary: &Path) -> Vec<String> {
-    let mut own = vec![settings.runtime.clone(), settings.root.join("policies"), binary.to_owned()];
-    own.extend(settings.files.iter().cloned());
-    own.extend([settings.root.join(".env"), settings.root.join("provara.toml")]);
-    // What is not there yet is named by the folder that would hold it.
-    let root = settings.root.canonicalize().unwrap_or_else(|_| settings.root.clone());
-    let real = |path: PathBuf| path.canonicalize().unwrap_or_else(|_| root.join(path.file_name().unwrap_or_default()));
-    own.into_iter().filter_map(|path| real(path).to_str().map(str::to_owned)).collect()
 }
 
 async fn operator_known(store: &Store) -> Result<bool, Failure> {
@@ -265,8 +334,8 @@ pub(crate) fn log_key(seed: [u8; 32]) -> Result<LogKey, Failure> {
     LogKey::from_seed(&format!("provara/log/{a:02x}{b:02x}{c:02x}{d:02x}"), seed).map_err(|error| other(&error))
 }
 
-fn edge(settings: &Settings, port: u16) -> ServerConfig {
-    let own = |host: &str| format!("http://{host}:{port}");
+fn edge(settings: &Settings, scheme: &str, port: u16) -> ServerConfig {
+    let own = |host: &str| format!("{scheme}://{host}:{port}");
     let mut origins = vec![own("127.0.0.1"), own("localhost"), own("provara.localhost"), own("[::1]")];
     origins.extend(settings.cors_origins.iter().cloned());
     let minute = Duration::from_secs(60);
@@ -308,18 +377,36 @@ fn tls(settings: &Settings) -> Result<Option<Arc<rustls::ServerConfig>>, Failure
     Ok(Some(Arc::new(config)))
 }
 
-/// Where things are and what to do next. No token is told here.
-fn welcome(settings: &Settings, base: &str) -> io::Result<()> {
-    let mut out = io::stderr();
-    writeln!(out, "Provara {VERSION} listens on {base}")?;
+/// Tells where things are and what to do next, and no token. Last of all it names the address in a file: whoever waits for
+/// that finds a server that answers.
+fn announce(settings: &Settings, base: &str) -> io::Result<()> {
+    tell::say(&format!("Provara {VERSION} listens on {base}"));
     if settings.single_token {
-        writeln!(out, "warning: one token proposes and approves (AGENT_HUB_SINGLE_TOKEN=1)")?;
+        tell::warn("one token proposes and approves (AGENT_HUB_SINGLE_TOKEN=1)");
     }
     if settings.token.is_none() {
-        writeln!(out, "  agents' token:   {}", settings.agent_token_path().display())?;
+        tell::say(&format!("  agents' token:   {}", settings.agent_token_path().display()));
     }
-    if settings.operator_token_path().exists() {
-        writeln!(out, "  operator's token: {}", settings.operator_token_path().display())?;
+    if settings.operator_token.is_none() && settings.operator_token_path().exists() {
+        tell::say(&format!("  operator's token: {}", settings.operator_token_path().display()));
     }
-    writeln!(out, "  next: `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you")
+    tell::say("  next: `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
+    mirror::replace(&settings.runtime.join("address"), &format!("{base}\n"))
+}
+
+/// Turns true on the first SIGTERM or SIGINT. The second ends the process at once; the helper, whose server is gone, then
+/// ends every run, and the next start calls them lost.
+fn told_to_stop() -> io::Result<watch::Receiver<bool>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (told, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for again in [false, true] {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            if again {
+                std::process::exit(1);
+            }
+            told.send_replace(true);
+        }
+    });
+    Ok(receiver)
 }

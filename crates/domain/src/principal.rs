@@ -141,7 +141,7 @@ impl Roles {
 pub struct Principal {
     /// The project that it belongs to.
     pub project: Name,
-    /// Who it is, unique within the project.
+    /// Who it is, within the project. Several tokens may be the same principal's.
     pub name: Name,
     /// What it may do.
     pub roles: Roles,

@@ -106,7 +106,9 @@ impl Inner {
         let root = self.store.root(size).await?;
         let note = self.log_key.sign(size, &root);
         reached(Place::CheckpointSigned);
-        self.store.save_checkpoint(size, &note, self.platform.now()).await?;
+        let at = self.platform.now();
+        self.store.save_checkpoint(size, &note, at).await?;
+        self.note_signed(size, at);
         Ok(note)
     }
 }

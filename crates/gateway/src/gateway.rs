@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
+use crate::vitals::Kept;
 use crate::wakeups::Wakeups;
 use crate::{wakeups, worker};
 
@@ -94,9 +95,10 @@ pub(crate) struct Inner {
     pub(crate) running: Mutex<HashMap<PlanId, RunHandle>>,
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
+    pub(crate) kept: Mutex<Kept>,
     pub(crate) stopping: AtomicBool,
-    /// True once everything is recorded and nothing more will happen.
-    closed: watch::Sender<bool>,
+    /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
+    quiet: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -120,8 +122,9 @@ impl Gateway {
             work: Notify::new(),
             running: Mutex::default(),
             ended: Notify::new(),
+            kept: Mutex::default(),
             stopping: AtomicBool::new(false),
-            closed: watch::Sender::new(false),
+            quiet: watch::channel(false).0,
             tasks: Mutex::default(),
         });
         let gateway = Self { inner };
@@ -151,11 +154,9 @@ impl Gateway {
         }
     }
 
-    /// Ends in order: claims nothing more, gives running commands `grace` to end, cancels the rest, records everything.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn stop(&self, grace: Duration) -> Result<(), GatewayError> {
+    /// Ends the work in order: claims nothing more, gives running commands `grace` to end, cancels the rest, records
+    /// everything. Whoever waits for a plan then gets it as it stands. Still answers; [`Gateway::close`] follows.
+    pub async fn quiesce(&self, grace: Duration) {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
         inner.work.notify_one();
@@ -164,6 +165,15 @@ impl Gateway {
             // The runner ends a tree in bounded time; what cannot be ended even then is lost, and recovery will say so.
             let _ = tokio::time::timeout(Duration::from_secs(10), inner.all_ended()).await;
         }
+        inner.quiet.send_replace(true);
+    }
+
+    /// Ends what is left: the log's last entry, its checkpoint, the helper, the store.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn close(&self) -> Result<(), GatewayError> {
+        let inner = &self.inner;
         inner.store.server_event(EventBody::ServerStopped, inner.system_cause()).await?;
         let _ = self.checkpoint().await;
         for task in lock(&inner.tasks).drain(..) {
@@ -172,15 +182,14 @@ impl Gateway {
         if let Some(runner) = &inner.runner {
             runner.shutdown().await;
         }
-        inner.closed.send_replace(true);
         inner.store.close().await;
         Ok(())
     }
 
-    /// Resolves once the gateway has ended: whoever waits for something may stop, for nothing more will happen.
-    pub async fn closed(&self) {
-        // An error would mean that the gateway is gone, which it is not while `self` is here.
-        let _ = self.inner.closed.subscribe().wait_for(|closed| *closed).await;
+    /// Waits until nothing runs any more because the gateway is ending.
+    pub async fn quiet(&self) {
+        // An error means that the gateway is gone, which is as quiet as it gets.
+        let _ = self.inner.quiet.subscribe().wait_for(|quiet| *quiet).await;
     }
 
     /// Returns once the store has read and could have written.

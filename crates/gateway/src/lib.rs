@@ -13,6 +13,7 @@ mod principals;
 mod propose;
 mod read;
 mod secret;
+mod vitals;
 mod wakeups;
 mod worker;
 
@@ -26,7 +27,10 @@ pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
 pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
 pub use read::{CommandFilter, LookupError};
 pub use secret::{is_whole_secret, new_secret};
+pub use vitals::Vitals;
 
 pub use provara_policy::Explanation;
 pub use provara_runner::HostReport;
-pub use provara_store::{Counts, LogEntry, OutputPage, PlanRecord, RunRecord, StoreError, TokenError, TokenRecord};
+pub use provara_store::{
+    Counts, LogEntry, Measures, OutputPage, PlanRecord, RunRecord, StoreError, TokenError, TokenRecord,
+};

@@ -62,7 +62,8 @@ impl Gateway {
     /// Makes a token. The secret was made, and is shown, by the caller; only its hash is kept.
     ///
     /// # Errors
-    /// When the caller is no admin, the roles do not go together, the name is taken, or the store fails.
+    /// When the caller is no admin, the roles do not go together, or the store fails. Several tokens may carry one name: they
+    /// are the same principal's, who sees the same plans by each of them.
     pub async fn create_token(&self, who: &Principal, new: NewPrincipal) -> Result<TokenRecord, PrincipalError> {
         admin(who)?;
         if new.roles.iter().next().is_none() {
@@ -80,6 +81,23 @@ impl Gateway {
             secret_sha256: new.secret_sha256,
         };
         Ok(inner.store.create_token(token, inner.cause(who)).await?)
+    }
+
+    /// Makes a token of the same name and roles in the place of `old`, which ends in the same step: at no time are there
+    /// two or none. The secret was made, and is shown, by the caller.
+    ///
+    /// # Errors
+    /// When the caller is no admin, `old` is not there or was revoked, or the store fails.
+    pub async fn replace_token(
+        &self,
+        who: &Principal,
+        old: &TokenId,
+        secret_sha256: [u8; 32],
+    ) -> Result<TokenRecord, PrincipalError> {
+        admin(who)?;
+        let inner = &self.inner;
+        let id = TokenId::new(inner.platform.now(), inner.id_entropy());
+        Ok(inner.store.replace_token(&who.project, old, id, secret_sha256, inner.cause(who)).await?)
     }
 
     /// Returns every token's record. No secret is among them; none is kept.

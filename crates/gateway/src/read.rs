@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Returns the plan once it is settled: what a synchronous approval waits for. The run goes on if the caller stops
-    /// waiting. A gateway that ends before returns the plan as it stands.
+    /// waiting. When the gateway ends, the plan as it stands.
     ///
     /// # Errors
     /// As [`Gateway::command`].
@@ -108,7 +108,7 @@ impl Gateway {
             }
             tokio::select! {
                 () = waiting.changed() => {}
-                () = self.closed() => return Ok(record),
+                () = self.quiet() => return self.command(who, id).await,
             }
         }
     }

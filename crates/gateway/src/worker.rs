@@ -134,11 +134,23 @@ fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran
 }
 
 async fn record(inner: &Inner, plan: &PlanId, ran: Ran) {
-    let recorded = inner.store.record(ran, inner.system_cause()).await;
-    reached(Place::RunRecorded);
-    if let Err(error) = recorded {
-        // The row stays `running`, and the next start calls it lost: we know no more than that.
-        tracing::error!(%plan, error = chain(&error), "could not record how a run ended");
+    let ran = Arc::new(ran);
+    loop {
+        let recorded = inner.store.record(Arc::clone(&ran), inner.system_cause()).await;
+        reached(Place::RunRecorded);
+        match recorded {
+            Ok(_) => return,
+            // How it ended is known and must not become `lost` because the disk was full for a while.
+            Err(TransitionError::Store(error)) if !matches!(error, StoreError::Closed) => {
+                tracing::error!(%plan, error = chain(&error), "could not record how a run ended; will try again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            // The row stays `running`, and the next start calls it lost: we know no more than that.
+            Err(error) => {
+                tracing::error!(%plan, error = chain(&error), "could not record how a run ended");
+                return;
+            }
+        }
     }
 }
 

@@ -114,17 +114,26 @@ impl Policy {
         }
     }
 
-    pub(crate) fn matches(&self, rule: &Rule, request: &Request<'_>) -> bool {
-        let pass = self.pass(request);
-        self.rules.iter().zip(pass.matched).any(|(known, matched)| matched && known.id == rule.id)
+    /// Asks the rule at `index` alone, so that checking the examples of many rules stays linear in them.
+    pub(crate) fn matches(&self, index: usize, request: &Request<'_>) -> bool {
+        let asked = self.rules.get(index..).unwrap_or(&[]).get(..1).unwrap_or(&[]);
+        self.pass_over(asked, request).matched.contains(&true)
     }
 
     fn pass(&self, request: &Request<'_>) -> Pass<'_> {
+        self.pass_over(&self.rules, request)
+    }
+
+    fn pass_over<'p>(&self, rules: &'p [Rule], request: &Request<'_>) -> Pass<'p> {
         let mut pass = Pass {
-            policy: self,
+            rules,
+            unknown: match self.strict {
+                Strictness::Ask => Verdict::Ask,
+                Strictness::Deny => Verdict::Deny,
+            },
             reasons: Vec::new(),
             told: HashMap::new(),
-            matched: vec![false; self.rules.len()],
+            matched: vec![false; rules.len()],
             commands: Vec::new(),
             steps: 0,
         };
@@ -148,7 +157,9 @@ impl Policy {
 }
 
 struct Pass<'p> {
-    policy: &'p Policy,
+    rules: &'p [Rule],
+    /// What becomes of what no rule knows.
+    unknown: Verdict,
     reasons: Vec<Reason>,
     told: HashMap<String, usize>,
     /// For each rule.
@@ -157,11 +168,23 @@ struct Pass<'p> {
     steps: u64,
 }
 
+/// Where a command was found: all that its judging needs beside itself.
+struct Found<'w, 'a> {
+    shell: Shell,
+    /// How many wrappers and scripts hide it.
+    depth: u32,
+    /// What to point at where it has no place of its own in the text.
+    outer: Option<Span>,
+    /// The names of the programs before it in its pipeline.
+    before: &'w [String],
+    place: &'w mut Place<'a>,
+}
+
 impl Pass<'_> {
     /// Raw rules see every text, opaque or not.
     fn raw(&mut self, text: &str, shell: Shell, outer: Option<Span>) {
-        let policy = self.policy;
-        for (index, rule) in policy.rules.iter().enumerate() {
+        let rules = self.rules;
+        for (index, rule) in rules.iter().enumerate() {
             let Matcher::Raw(regex) = &rule.matcher else { continue };
             if !rule.shells.contains(&shell) {
                 continue;
@@ -179,7 +202,7 @@ impl Pass<'_> {
         }
         let reading = reader::read(text, shell);
         self.steps += reading.steps;
-        let unknown = self.unknown();
+        let unknown = self.unknown;
         for (span, why) in &reading.opaque {
             let text = format!("this part {why}");
             self.say("opaque", unknown, Severity::Medium, text, Some(outer.unwrap_or(*span)));
@@ -187,54 +210,46 @@ impl Pass<'_> {
         if reading.too_deep {
             self.deny_limit("nests commands deeper than is read", outer);
         }
-        // The names of programs so far in the pipeline that is being judged.
-        let mut before: (usize, Vec<String>) = (0, Vec::new());
+        let (mut pipeline, mut before) = (0, Vec::new());
         for command in &reading.commands {
             if self.steps > MAX_STEPS {
                 return;
             }
-            if before.0 != command.pipeline {
-                before = (command.pipeline, Vec::new());
+            if pipeline != command.pipeline {
+                pipeline = command.pipeline;
+                before.clear();
             }
-            let known = before.1.clone();
-            self.command(command, shell, depth, outer, &known, &mut before.1, place);
+            let mut here = Vec::new();
+            self.command(command, Found { shell, depth, outer, before: &before, place: &mut *place }, &mut here);
+            // A long pipeline may not make its own judging quadratic.
+            if before.len() < 64 {
+                before.append(&mut here);
+            }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the state of one walk; a struct would only rename it")]
-    fn command(
-        &mut self,
-        command: &Command,
-        shell: Shell,
-        depth: u32,
-        outer: Option<Span>,
-        before: &[String],
-        names_here: &mut Vec<String>,
-        place: &mut Place<'_>,
-    ) {
+    /// Adds to `here` the names that `command` goes by, its own and those of what it wraps.
+    fn command(&mut self, command: &Command, found: Found<'_, '_>, here: &mut Vec<String>) {
+        let Found { shell, depth, outer, before, place } = found;
         let span = outer.unwrap_or_else(|| command.span.into());
         self.note(command, span, depth);
-        // A long pipeline may not make its own judging quadratic.
-        if names_here.len() < 64 {
-            names_here.push(names(&command.program).1);
-        }
+        here.push(names(&command.program).1);
         let known = self.rules_on(command, shell, span, before, place);
         change_directory(command, place);
         match inside(command) {
+            Inside::Plain if known => {}
             Inside::Plain => {
-                if !known {
-                    let program =
-                        if command.program.is_empty() { "an assignment or redirection" } else { &command.program };
-                    let text = format!("no rule knows what `{}` does here", shortened(program));
-                    self.say("unknown_command", self.unknown(), Severity::Medium, text, Some(span));
-                }
+                let program =
+                    if command.program.is_empty() { "an assignment or redirection" } else { &command.program };
+                let text = format!("no rule knows what `{}` does here", shortened(program));
+                self.say("unknown_command", self.unknown, Severity::Medium, text, Some(span));
             }
             _ if depth >= MAX_WRAPPING => {
-                self.deny_limit("wraps a command in more commands than are opened", Some(span))
+                self.deny_limit("wraps a command in more commands than are opened", Some(span));
             }
             Inside::Command(inner) => {
                 self.wraps(command, span);
-                self.command(&inner, shell, depth + 1, Some(span), before, names_here, place);
+                self.command(&inner, Found { shell, depth: depth + 1, outer: Some(span), before, place }, here);
             }
             Inside::Script(script, inner_shell) => {
                 self.wraps(command, span);
@@ -245,17 +260,18 @@ impl Pass<'_> {
     }
 
     fn rules_on(&mut self, command: &Command, shell: Shell, span: Span, before: &[String], place: &Place<'_>) -> bool {
-        let policy = self.policy;
+        let rules = self.rules;
         let mut known = false;
+        let (called, allowable) = (names(&command.program), may_be_allowed(command, shell));
         let cost = 1 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
-        for (index, rule) in policy.rules.iter().enumerate() {
+        for (index, rule) in rules.iter().enumerate() {
             let Matcher::Facts(facts) = &rule.matcher else { continue };
-            let refused = rule.verdict == Verdict::Allow && !may_be_allowed(command);
+            let refused = rule.verdict == Verdict::Allow && !allowable;
             if refused || !rule.shells.contains(&shell) {
                 continue;
             }
             self.steps += cost;
-            if holds(facts, command, before, place) {
+            if holds(facts, command, &called, before, place) {
                 known = true;
                 self.rule_speaks(index, span);
             }
@@ -272,8 +288,8 @@ impl Pass<'_> {
         if let Some(matched) = self.matched.get_mut(index) {
             *matched = true;
         }
-        let policy = self.policy;
-        if let Some(rule) = policy.rules.get(index) {
+        let rules = self.rules;
+        if let Some(rule) = rules.get(index) {
             self.push(&rule.id, &rule.category, rule.verdict, rule.severity, rule.reason.clone(), Some(span));
         }
     }
@@ -309,13 +325,6 @@ impl Pass<'_> {
             text,
             span,
         });
-    }
-
-    const fn unknown(&self) -> Verdict {
-        match self.policy.strict {
-            Strictness::Ask => Verdict::Ask,
-            Strictness::Deny => Verdict::Deny,
-        }
     }
 
     fn note(&mut self, command: &Command, span: Span, depth: u32) {

@@ -1,5 +1,6 @@
 //! Rule files, read and checked. All faults are told at once.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use provara_domain::{CommandText, Digest, PolicyVersion, Severity, Shell, Verdict};
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::judge::{Policy, Request, Strictness};
+use crate::reader::is_hidden;
 use crate::rule::{Examples, Facts, Matcher, Paths, Rule, Urls};
 
 /// A file of rules.
@@ -89,12 +91,15 @@ struct RawMatch {
     raw: Option<String>,
     program: Vec<String>,
     first: Vec<String>,
+    begin: Vec<String>,
     args_any: Vec<String>,
     args_all: Vec<String>,
     args_none: Vec<String>,
     args_only: Vec<String>,
+    flags_only: Vec<String>,
     flags: Vec<String>,
     args_at_most: Option<usize>,
+    operands_at_most: Option<usize>,
     redirect: Option<String>,
     fed_by: Vec<String>,
     paths: Option<Paths>,
@@ -104,8 +109,24 @@ struct RawMatch {
 const BUILTIN: RuleFile<'static> =
     RuleFile { name: "policies/default.toml", text: include_str!("../../../policies/default.toml") };
 
-/// The largest compiled expression. A hostile file costs memory up to this for each rule and no more.
-const REGEX_BYTES: usize = 1 << 20;
+/// The largest compiled expression. With [`MAX_REGEXES`] it bounds what hostile files can cost.
+const REGEX_BYTES: usize = 1 << 17;
+/// Over all files, the built-in one among them.
+const MAX_REGEXES: usize = 2_000;
+/// Over all files. Every rule is asked about every command.
+const MAX_RULES: usize = 1_000;
+/// Of one file, in bytes.
+const MAX_FILE: usize = 1 << 18;
+/// Of one rule. Each is judged when the rule is loaded.
+const MAX_EXAMPLES: usize = 64;
+/// Of an example, and of a reason, in characters.
+const MAX_TEXT: usize = 500;
+/// Of a message that quotes the file.
+const MAX_TOLD: usize = 600;
+/// Told in all; who has more faults than this mends these first.
+const MAX_FAULTS: usize = 100;
+/// What the engine's own reasons are called. A rule of such a name could silence or forge them.
+const RESERVED: [&str; 5] = ["opaque", "unknown_command", "wrapper", "limit", "nothing_to_run"];
 
 impl Policy {
     /// Returns the built-in policy.
@@ -122,10 +143,7 @@ impl Policy {
     /// # Errors
     /// With every fault of every file; nothing is loaded then.
     pub fn load(files: &[RuleFile<'_>], strict: Strictness) -> Result<Self, PolicyErrors> {
-        let mut errors = Vec::new();
-        let mut rules: Vec<Rule> = Vec::new();
-        let mut versions = Vec::new();
-        let mut sources = Vec::new();
+        let mut loading = Loading::default();
         let mut hash = Sha256::new();
         hash.update(match strict {
             Strictness::Ask => b"provara-policy-1 ask ",
@@ -138,83 +156,117 @@ impl Policy {
                 hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
                 hash.update(part);
             }
-            versions.extend(read_file(file, &mut rules, &mut sources, &mut errors));
+            loading.read(file);
         }
+        let Loading { rules, sources, versions, mut errors, .. } = loading;
         let version =
             PolicyVersion { version: versions.join("+"), digest: Digest::from_sha256(hash.finalize().into()) };
         let policy = Self::new(rules, strict, version);
-        for (rule, file) in policy.rules().zip(&sources) {
-            check_examples(&policy, rule, file, &mut errors);
+        for (index, (rule, file)) in policy.rules().zip(&sources).enumerate() {
+            check_examples(&policy, index, rule, file, &mut errors);
         }
+        errors.truncate(MAX_FAULTS);
         if errors.is_empty() { Ok(policy) } else { Err(PolicyErrors(errors)) }
     }
 }
 
-fn read_file(
-    file: &RuleFile<'_>,
-    rules: &mut Vec<Rule>,
-    sources: &mut Vec<String>,
-    errors: &mut Vec<RuleError>,
-) -> Option<String> {
-    let fault = |rule: Option<String>, what: String, mend: &str| RuleError {
-        file: file.name.to_owned(),
-        rule,
-        what,
-        mend: mend.to_owned(),
-    };
-    let raw: RawFile = match toml::from_str(file.text) {
-        Ok(raw) => raw,
-        Err(error) => {
-            errors.push(fault(
-                None,
-                error.to_string().trim_end().to_owned(),
-                "write it as `policies/default.toml` is written",
-            ));
-            return None;
+/// What the files gave so far.
+#[derive(Default)]
+struct Loading {
+    rules: Vec<Rule>,
+    /// For each rule the file that has it.
+    sources: Vec<String>,
+    versions: Vec<String>,
+    ids: HashSet<String>,
+    regexes: usize,
+    errors: Vec<RuleError>,
+}
+
+impl Loading {
+    fn read(&mut self, file: &RuleFile<'_>) {
+        if file.text.len() > MAX_FILE {
+            let what = format!("it has {} bytes, and {MAX_FILE} are read at most", file.text.len());
+            return self.fault(file, None, what, "split it, or write fewer rules");
         }
-    };
-    for (index, value) in raw.rule.into_iter().enumerate() {
-        let name =
-            value.get("id").and_then(toml::Value::as_str).map_or_else(|| format!("#{}", index + 1), str::to_owned);
-        let rule: RawRule = match value.try_into() {
-            Ok(rule) => rule,
+        let raw: RawFile = match toml::from_str(file.text) {
+            Ok(raw) => raw,
             Err(error) => {
-                let what = error.to_string().trim_end().to_owned();
-                errors.push(fault(Some(name), what, "mend or remove the field it names"));
-                continue;
+                return self.fault(file, None, error.to_string(), "write it as `docs/policy.md` shows");
             }
         };
-        if rules.iter().any(|known| known.id == rule.id) {
-            errors.push(fault(Some(name), "its id is taken by an earlier rule".to_owned(), "give it another id"));
-            continue;
-        }
-        match compile(rule) {
-            Ok(rule) => {
-                rules.push(rule);
-                sources.push(file.name.to_owned());
+        self.versions.extend(raw.version);
+        for (index, value) in raw.rule.into_iter().enumerate() {
+            if self.rules.len() >= MAX_RULES || self.errors.len() >= MAX_FAULTS {
+                if self.rules.len() >= MAX_RULES {
+                    let what = format!("there are more than {MAX_RULES} rules in all files");
+                    self.fault(file, None, what, "join rules: one may name many programs");
+                }
+                return;
             }
-            Err(faults) => {
-                errors.extend(faults.into_iter().map(|(what, mend)| fault(Some(name.clone()), what, mend)));
+            let id = value.get("id").and_then(toml::Value::as_str);
+            let name = id.map_or_else(|| format!("#{}", index + 1), str::to_owned);
+            match value.try_into::<RawRule>() {
+                Ok(rule) => self.take(file, rule),
+                Err(error) => {
+                    self.fault(
+                        file,
+                        Some(name),
+                        error.to_string().trim_end().replace('\n', " "),
+                        "mend or remove the field it names",
+                    );
+                }
             }
         }
     }
-    raw.version
+
+    fn take(&mut self, file: &RuleFile<'_>, raw: RawRule) {
+        let name = raw.id.clone();
+        let matcher = &raw.matcher;
+        let lists = [&matcher.begin, &matcher.args_any, &matcher.args_all, &matcher.args_none, &matcher.args_only];
+        self.regexes += lists.iter().map(|list| list.len()).sum::<usize>()
+            + usize::from(matcher.raw.is_some())
+            + usize::from(matcher.redirect.is_some())
+            + usize::from(!matcher.flags_only.is_empty());
+        if self.regexes > MAX_REGEXES {
+            let what = format!("the files have more than {MAX_REGEXES} expressions up to here");
+            return self.fault(file, Some(name), what, "join expressions by `|`");
+        }
+        if !self.ids.insert(name.clone()) {
+            let mend = "give it another id";
+            return self.fault(file, Some(name), "its id is taken by an earlier rule".to_owned(), mend);
+        }
+        match compile(raw) {
+            Ok(rule) => {
+                self.rules.push(rule);
+                self.sources.push(file.name.to_owned());
+            }
+            Err(faults) => {
+                faults.into_iter().for_each(|(what, mend)| self.fault(file, Some(name.clone()), what, mend));
+            }
+        }
+    }
+
+    fn fault(&mut self, file: &RuleFile<'_>, rule: Option<String>, what: String, mend: &str) {
+        let rule = rule.map(|name| shortened(&name, 80));
+        let what = shortened(what.trim_end(), MAX_TOLD);
+        self.errors.push(RuleError { file: file.name.to_owned(), rule, what, mend: mend.to_owned() });
+    }
+}
+
+/// Also makes visible what a file may hide from whoever reads the message.
+fn shortened(text: &str, most: usize) -> String {
+    let shown = text.chars().map(|c| if is_hidden(c) { '\u{FFFD}' } else { c });
+    if text.chars().count() <= most { shown.collect() } else { shown.take(most).chain(['…']).collect() }
 }
 
 type Fault = (String, &'static str);
 
 fn compile(raw: RawRule) -> Result<Rule, Vec<Fault>> {
     let mut faults = Vec::new();
-    if raw.reason.trim().is_empty() || raw.category.trim().is_empty() || raw.id.trim().is_empty() {
-        faults.push(("id, category or reason is empty".to_owned(), "say for the approver what the rule found"));
-    }
-    if raw.examples.matching.is_empty() || raw.examples.not_matching.is_empty() {
-        faults.push(("it lacks examples".to_owned(), "give at least one `match` and one `no_match`"));
-    }
+    check_words(&raw, &mut faults);
     let matcher = matcher(raw.matcher, raw.verdict, &mut faults);
     let shells = if raw.shells.is_empty() { Shell::ALL.to_vec() } else { raw.shells };
     let Some(matcher) = matcher.filter(|_| faults.is_empty()) else { return Err(faults) };
-    let Examples { .. } = &raw.examples;
     Ok(Rule {
         id: raw.id,
         category: raw.category,
@@ -227,14 +279,48 @@ fn compile(raw: RawRule) -> Result<Rule, Vec<Fault>> {
     })
 }
 
+/// People read ids, categories and reasons where they approve: nothing in them may hide, forge or flood.
+fn check_words(raw: &RawRule, faults: &mut Vec<Fault>) {
+    let plain = |name: &str| {
+        (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    if !plain(&raw.id) || !plain(&raw.category) {
+        let what = "its id or category is not made of 1 to 64 of `a-z`, `0-9` and `_`";
+        faults.push((what.to_owned(), "name it so"));
+    }
+    if RESERVED.contains(&raw.id.as_str()) {
+        faults.push(("its id is one of the engine's own".to_owned(), "give it another id"));
+    }
+    let reason = raw.reason.trim();
+    if reason.is_empty() || reason.chars().count() > MAX_TEXT || reason.contains(is_hidden) || reason.contains('\n') {
+        let what = format!("its reason is empty, has hidden characters or more than one line or {MAX_TEXT} characters");
+        faults.push((what, "say in one line for the approver what the rule found"));
+    }
+    let Examples { matching, not_matching } = &raw.examples;
+    if matching.is_empty() || not_matching.is_empty() {
+        faults.push(("it lacks examples".to_owned(), "give at least one `match` and one `no_match`"));
+    }
+    if matching.len() + not_matching.len() > MAX_EXAMPLES {
+        faults.push((format!("it has more than {MAX_EXAMPLES} examples"), "keep those that differ"));
+    }
+    if matching.iter().chain(not_matching).any(|text| text.chars().count() > MAX_TEXT) {
+        faults.push((format!("an example has more than {MAX_TEXT} characters"), "shorten it"));
+    }
+}
+
 fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<Matcher> {
     let mut regexes = |sources: Vec<String>| -> Vec<Regex> {
         sources.iter().filter_map(|source| regex(source).map_err(|fault| faults.push(fault)).ok()).collect()
     };
     let (args_any, args_all) = (regexes(raw.args_any), regexes(raw.args_all));
     let (args_none, args_only) = (regexes(raw.args_none), regexes(raw.args_only));
+    let whole = |source: &str| format!("^(?:{source})$");
+    let begin = regexes(raw.begin.iter().map(|source| whole(source)).collect());
+    let flags_only = Some(raw.flags_only.join("|")).filter(|_| !raw.flags_only.is_empty()).map(|all| whole(&all));
+    let flags_only = regexes(flags_only.into_iter().collect()).pop();
     let redirect = regexes(raw.redirect.into_iter().collect()).pop();
-    let whole = regexes(raw.raw.iter().cloned().collect()).pop();
+    let text = regexes(raw.raw.iter().cloned().collect()).pop();
     let no_program = raw.program.is_empty();
     let nothing = no_program && args_any.is_empty() && args_all.is_empty() && redirect.is_none();
     match (raw.raw.is_some(), nothing) {
@@ -257,17 +343,20 @@ fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<M
         return None;
     }
     if raw.raw.is_some() {
-        return whole.map(Matcher::Raw);
+        return text.map(Matcher::Raw);
     }
     Some(Matcher::Facts(Box::new(Facts {
         programs: raw.program.iter().map(|name| name.to_lowercase()).collect(),
         first: raw.first.iter().map(|words| words.split(' ').map(str::to_owned).collect()).collect(),
+        begin,
         args_any,
         args_all,
         args_none,
         args_only,
+        flags_only,
         flags: raw.flags.iter().map(|set| set.split('|').map(str::to_owned).collect()).collect(),
         args_at_most: raw.args_at_most,
+        operands_at_most: raw.operands_at_most,
         redirect,
         fed_by: raw.fed_by,
         paths: raw.paths,
@@ -278,26 +367,26 @@ fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<M
 fn regex(source: &str) -> Result<Regex, Fault> {
     RegexBuilder::new(source).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build().map_err(|error| {
         (
-            format!("`{source}` is no regular expression: {error}"),
-            "mend it; look-around and back-references do not exist",
+            format!("`{}` is no usable regular expression: {error}", shortened(source, 200)),
+            "mend or shorten it; look-around and back-references do not exist",
         )
     })
 }
 
-fn check_examples(policy: &Policy, rule: &Rule, file: &str, errors: &mut Vec<RuleError>) {
+fn check_examples(policy: &Policy, index: usize, rule: &Rule, file: &str, errors: &mut Vec<RuleError>) {
     let Some(shell) = rule.shells.first().copied() else { return };
     let workspaces = ["/work".to_owned()];
     let texts = rule.examples.matching.iter().map(|text| (text, true));
     for (text, expected) in texts.chain(rule.examples.not_matching.iter().map(|text| (text, false))) {
         let found = CommandText::parse(text.clone()).map(|command| {
-            policy.matches(rule, &Request { command: &command, shell, cwd: "/work", workspaces: &workspaces })
+            policy.matches(index, &Request { command: &command, shell, cwd: "/work", workspaces: &workspaces })
         });
         if found != Ok(expected) {
             let what = if expected { "does not match its example" } else { "matches its counter-example" };
             errors.push(RuleError {
                 file: file.to_owned(),
                 rule: Some(rule.id.clone()),
-                what: format!("{what} `{text}`"),
+                what: format!("{what} `{}`", shortened(text, MAX_TEXT)),
                 mend: "correct the match or the example".to_owned(),
             });
         }

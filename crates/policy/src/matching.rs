@@ -1,5 +1,7 @@
 //! Whether a rule's facts hold for one simple command.
 
+use provara_domain::Shell;
+
 use crate::reader::{Command, Word};
 use crate::rule::{Facts, Paths, Urls};
 use crate::unwrap::names;
@@ -13,18 +15,28 @@ pub(crate) struct Place<'a> {
     pub(crate) workspaces: &'a [String],
 }
 
-/// Returns whether `command` is what `facts` describe. `before` are the names of the programs before it in its pipeline.
-pub(crate) fn holds(facts: &Facts, command: &Command, before: &[String], place: &Place<'_>) -> bool {
+/// Returns whether `command` is what `facts` describe. `called` are the [`names`] of its program; `before` are the names of the programs before it in its pipeline.
+pub(crate) fn holds(
+    facts: &Facts,
+    command: &Command,
+    called: &(String, String),
+    before: &[String],
+    place: &Place<'_>,
+) -> bool {
     let texts = || command.args.iter().map(|word| word.text.as_str());
     let any = |patterns: &[regex::Regex]| texts().any(|arg| patterns.iter().any(|p| p.is_match(arg)));
-    is_program(facts, &command.program)
+    is_program(facts, called)
         && (facts.first.is_empty() || facts.first.iter().any(|words| begins_with(&command.args, words)))
+        && command.args.len() >= facts.begin.len()
+        && texts().zip(&facts.begin).all(|(arg, pattern)| pattern.is_match(arg))
         && (facts.args_any.is_empty() || any(&facts.args_any))
         && facts.args_all.iter().all(|pattern| texts().any(|arg| pattern.is_match(arg)))
         && !any(&facts.args_none)
         && (facts.args_only.is_empty() || texts().all(|arg| facts.args_only.iter().any(|p| p.is_match(arg))))
+        && facts.flags_only.as_ref().is_none_or(|known| texts().all(|arg| !is_dashed(arg) || known.is_match(arg)))
         && facts.flags.iter().all(|set| texts().any(|arg| is_flag(arg, set)))
         && facts.args_at_most.is_none_or(|most| command.args.len() <= most)
+        && facts.operands_at_most.is_none_or(|most| texts().filter(|arg| !is_dashed(arg)).count() <= most)
         && facts
             .redirect
             .as_ref()
@@ -34,9 +46,13 @@ pub(crate) fn holds(facts: &Facts, command: &Command, before: &[String], place: 
         && facts.urls.is_none_or(|urls| name_hosts(urls, &command.args))
 }
 
-fn is_program(facts: &Facts, program: &str) -> bool {
-    let (base, stem) = names(program);
-    facts.programs.is_empty() || facts.programs.iter().any(|name| *name == base || *name == stem)
+fn is_program(facts: &Facts, (base, stem): &(String, String)) -> bool {
+    facts.programs.is_empty() || facts.programs.iter().any(|name| name == base || name == stem)
+}
+
+/// A dash alone is a name of standard input, not a flag.
+fn is_dashed(arg: &str) -> bool {
+    arg.len() > 1 && arg.starts_with(['-', '\u{2013}', '\u{2014}', '\u{2015}'])
 }
 
 fn begins_with(args: &[Word], words: &[String]) -> bool {
@@ -63,7 +79,8 @@ fn is_flag(arg: &str, set: &[String]) -> bool {
 fn lead(paths: Paths, args: &[Word], place: &Place<'_>) -> bool {
     let mut targets = args.iter().map(|word| word.text.as_str()).filter(|text| !text.starts_with('-'));
     match paths {
-        Paths::Inside => targets.all(|path| inside(path, place) == Some(true)),
+        // Once a `cd` led somewhere unknown, even no path at all means files there.
+        Paths::Inside => place.cwd.is_some() && targets.all(|path| inside(path, place) == Some(true)),
         Paths::Outside => targets.any(|path| inside(path, place) == Some(false) && !is_temporary(path)),
     }
 }
@@ -140,7 +157,12 @@ fn is_local(url: &str) -> bool {
 }
 
 /// Returns whether an allow rule may speak for `command` at all: what it is told to do is all that it does.
-pub(crate) fn may_be_allowed(command: &Command) -> bool {
+pub(crate) fn may_be_allowed(command: &Command, shell: Shell) -> bool {
+    // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`, and
+    // PowerShell knows no difference of case alone.
+    let (base, stem) = names(&command.program);
+    let exact_name =
+        base == stem && (shell == Shell::Pwsh || command.program.rsplit('/').next().is_some_and(|name| name == stem));
     let plain_program = !command.program.contains(['/', '\\'])
         || ["/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/"]
             .into_iter()
@@ -149,6 +171,7 @@ pub(crate) fn may_be_allowed(command: &Command) -> bool {
         to.target == "/dev/null" || (to.operator.ends_with('&') && matches!(to.target.as_str(), "1" | "2"))
     };
     plain_program
+        && exact_name
         && command.assignments.is_empty()
         && command.redirections.iter().all(harmless)
         && command.args.iter().all(|word| !word.glob || is_tame_glob(&word.text))
@@ -156,7 +179,8 @@ pub(crate) fn may_be_allowed(command: &Command) -> bool {
 
 /// A pattern that can become neither a flag nor a hidden file nor leave its folder.
 fn is_tame_glob(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+    let below = text.strip_prefix("./").unwrap_or(text);
+    (below != text || text.starts_with(|c: char| c.is_ascii_alphanumeric()))
         && !text.contains('\\')
-        && text.split('/').all(|part| !part.starts_with('.'))
+        && below.split('/').all(|part| !part.starts_with('.'))
 }

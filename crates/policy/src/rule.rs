@@ -53,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) programs: Vec<String>,
     /// The arguments begin with one of these words.
     pub(crate) first: Vec<Vec<String>>,
+    /// The first argument is, as a whole, the first of these, the second the second, and so on.
+    pub(crate) begin: Vec<Regex>,
     /// Some argument matches one of these.
     pub(crate) args_any: Vec<Regex>,
     /// Each of these is matched by some argument.
@@ -61,10 +63,14 @@ pub(crate) struct Facts {
     pub(crate) args_none: Vec<Regex>,
     /// Every argument matches one of these.
     pub(crate) args_only: Vec<Regex>,
+    /// Every argument that begins with a dash is, as a whole, one of these; not asked where absent.
+    pub(crate) flags_only: Option<Regex>,
     /// For each entry one of its flags is given, alone or in a group (`r|R|recursive`).
     pub(crate) flags: Vec<Vec<String>>,
     /// At most so many arguments.
     pub(crate) args_at_most: Option<usize>,
+    /// At most so many arguments that do not begin with a dash.
+    pub(crate) operands_at_most: Option<usize>,
     /// Some redirection writes to a target that matches.
     pub(crate) redirect: Option<Regex>,
     /// One of these programs stands before it in its pipeline.

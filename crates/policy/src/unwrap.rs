@@ -64,6 +64,8 @@ pub(crate) fn inside(command: &Command) -> Inside {
             script_after(args, |flag| {
                 flag == "--command" || (flag.starts_with('-') && !flag.starts_with("--") && flag.ends_with('c'))
             })
+            // `sh <<< 'script'`
+            .or_else(|| Some(command.redirections.iter().find(|to| to.operator.ends_with("<<<"))?.target.clone()))
             .map_or(Inside::Plain, |script| Inside::Script(script, Shell::Bash))
         }
         "eval" => Inside::Script(joined(args), Shell::Bash),
@@ -116,15 +118,19 @@ fn unwrapped(command: &Command, valued: &[&str], before: usize) -> Inside {
 }
 
 fn of_words<'a>(outer: &Command, mut words: impl Iterator<Item = &'a Word>) -> Inside {
-    words.next().map_or(Inside::Plain, |program| {
-        Inside::Command(Command {
-            program: program.text.clone(),
-            args: words.cloned().collect(),
-            redirections: Vec::new(),
-            assignments: Vec::new(),
-            span: outer.span,
-            pipeline: outer.pipeline,
-        })
+    let Some(program) = words.next() else { return Inside::Plain };
+    // `watch 'rm -rf x'` and `script -c 'rm -rf x'` give their word to a shell.
+    if program.text.contains([' ', '\t', ';', '|', '&']) {
+        let script = std::iter::once(program).chain(words).map(|word| word.text.as_str());
+        return Inside::Script(script.collect::<Vec<_>>().join(" "), Shell::Bash);
+    }
+    Inside::Command(Command {
+        program: program.text.clone(),
+        args: words.cloned().collect(),
+        redirections: Vec::new(),
+        assignments: Vec::new(),
+        span: outer.span,
+        pipeline: outer.pipeline,
     })
 }
 

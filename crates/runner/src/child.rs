@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use caps::CapSet;
@@ -10,14 +11,14 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
     RulesetStatus, Scope, path_beneath_rules,
 };
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
 use provara_domain::{Mechanism, SpawnFailure};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 use crate::confine::{Failed, Step as _, held};
@@ -39,11 +40,11 @@ impl From<Failed> for NotStarted {
 pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
     let mut made = Vec::new();
     setsid().step("begin a session")?;
-    lower(Resource::RLIMIT_CORE, 0).step("forbid core dumps")?;
-    lower(Resource::RLIMIT_NOFILE, 4096).step("limit open files")?;
+    limit(Resource::RLIMIT_CORE, 0).step("forbid core dumps")?;
+    let files = limit(Resource::RLIMIT_NOFILE, MAX_FILES).step("limit open files")?;
     // Counted over all processes of the user, so it bounds a fork bomb and not an honest build.
-    lower(Resource::RLIMIT_NPROC, MAX_PROCESSES).step("limit processes")?;
-    made.push(held("rlimits", "core 0, open files at most 4096, processes at most 4096"));
+    let processes = limit(Resource::RLIMIT_NPROC, MAX_PROCESSES).step("limit processes")?;
+    made.push(held("rlimits", &format!("core 0, open files {files}, processes {processes}")));
     drop_bounding().step("empty the capability bounding set")?;
     if spec.user.from_root {
         let gid = Gid::from_raw(spec.user.gid);
@@ -68,10 +69,18 @@ pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> 
     Ok(made)
 }
 
-/// Lowers a limit for good. One that is lower already stays: raising it may not be ours to do.
-fn lower(resource: Resource, most: u64) -> nix::Result<()> {
+/// Sets a limit and returns it. The operator's own limit may be stricter already, and an ordinary user cannot raise it.
+fn limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let (_, hard) = getrlimit(resource)?;
-    setrlimit(resource, most.min(hard), most.min(hard))
+    let most = wanted.min(hard);
+    setrlimit(resource, most, most)?;
+    Ok(most)
+}
+
+/// Opens the workspace as the server named it when it was added. A link in its place, or on the way, is not followed.
+pub(crate) fn open_workspace(spec: &Spec) -> Result<OwnedFd, NotStarted> {
+    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(AT_FDCWD, spec.workspace.as_str(), how).map_err(|cause| unusable("workspace", cause))
 }
 
 /// Becomes the shell. Only returns when that failed.
@@ -92,23 +101,26 @@ pub(crate) fn become_shell(spec: &Spec) -> NotStarted {
 
 /// Enters the working directory without following any link: below the workspace it is what its name says.
 fn enter(spec: &Spec) -> Result<(), NotStarted> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let explain = |cause: nix::Error| {
-        let failure = match cause {
-            nix::Error::ENOENT | nix::Error::ENOTDIR => SpawnFailure::Missing,
-            _ => SpawnFailure::Refused,
-        };
-        let why = match cause {
-            nix::Error::ELOOP | nix::Error::EXDEV => "it leads through a symbolic link".to_owned(),
-            other => other.desc().to_lowercase(),
-        };
-        NotStarted { failure, message: format!("cannot use the working directory: {why}") }
-    };
-    let workspace = open(spec.workspace.as_str(), flags, Mode::empty()).map_err(explain)?;
+    let explain = |cause| unusable("working directory", cause);
+    let workspace = open_workspace(spec)?;
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     let relative = if spec.cwd.is_empty() { "." } else { spec.cwd.as_str() };
-    let folder = openat2(&workspace, relative, OpenHow::new().flags(flags).resolve(resolve)).map_err(explain)?;
+    let folder = openat2(&workspace, relative, OpenHow::new().flags(FOLDER).resolve(resolve)).map_err(explain)?;
     fchdir(&folder).map_err(explain)
+}
+
+const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+fn unusable(what: &str, cause: nix::Error) -> NotStarted {
+    let failure = match cause {
+        nix::Error::ENOENT | nix::Error::ENOTDIR => SpawnFailure::Missing,
+        _ => SpawnFailure::Refused,
+    };
+    let why = match cause {
+        nix::Error::ELOOP | nix::Error::EXDEV => "it leads through a symbolic link".to_owned(),
+        other => other.desc().to_lowercase(),
+    };
+    NotStarted { failure, message: format!("cannot use the {what}: {why}") }
 }
 
 /// A second wall behind the mounts: writing only below the workspace and in the private folders.
@@ -141,6 +153,8 @@ fn landlock(spec: &Spec) -> Result<Mechanism, NotStarted> {
     Ok(Mechanism { name: "landlock".into(), held, detail })
 }
 
+/// How many files each process of a command may hold open.
+const MAX_FILES: u64 = 4096;
 /// How many processes the user that commands run as may have.
 const MAX_PROCESSES: u64 = 4096;
 
@@ -192,10 +206,30 @@ fn seccomp() -> Result<Mechanism, NotStarted> {
         failure: SpawnFailure::Confinement,
         message: format!("could not apply seccomp: {error}"),
     };
+    if cfg!(target_arch = "x86_64") {
+        seccompiler::apply_filter(&no_second_numbering()).map_err(|error| refuse(error.to_string()))?;
+    }
     for filter in filters().map_err(|error| refuse(error.to_string()))? {
         seccompiler::apply_filter(&filter).map_err(|error| refuse(error.to_string()))?;
     }
-    Ok(held("seccomp", "no mounts, namespaces, tracing, keys, modules, io_uring, unusual sockets, TIOCSTI"))
+    Ok(held("seccomp", "no mounts, namespaces, tracing, keys, modules, io_uring, unusual sockets, TIOCSTI, x32 calls"))
+}
+
+/// x32 programs call the same kernel by other numbers under the same architecture's name, so no rule by number would
+/// meet them. The rules themselves end a process that calls as another architecture.
+fn no_second_numbering() -> BpfProgram {
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_GREATER_EQUAL: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const X32: u32 = 0x4000_0000;
+    const NUMBER: u32 = 0; // where `struct seccomp_data` has the call's number
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD_WORD, 0, 0, NUMBER),
+        step(JUMP_GREATER_EQUAL, 0, 1, X32),
+        step(RETURN, 0, 0, u32::from(SeccompAction::Errno(1))),
+        step(RETURN, 0, 0, u32::from(SeccompAction::Allow)),
+    ]
 }
 
 fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
@@ -209,7 +243,13 @@ fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         .into_iter()
         .map(|family| argument(0, SeccompCmpOp::Ne, i64::from(family)))
         .collect::<Result<Vec<_>, _>>()?;
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(unusual)?]);
+    // Of netlink only what name resolution and `ip` read. The rest (netfilter, audit, device events) serves nobody without
+    // capabilities, and has been the way into the kernel too often.
+    let netlink = vec![
+        argument(0, SeccompCmpOp::Eq, i64::from(libc::AF_NETLINK))?,
+        argument(2, SeccompCmpOp::Ne, i64::from(libc::NETLINK_ROUTE))?,
+    ];
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(unusual)?, SeccompRule::new(netlink)?]);
     let stuff = i64::try_from(libc::TIOCSTI).unwrap_or(0);
     let console = 0x541c; // TIOCLINUX, the other way to type into a terminal.
     rules.insert(

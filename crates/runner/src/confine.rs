@@ -1,14 +1,17 @@
 //! What a run may see: namespaces and mounts, made by the first process of the run's PID namespace while it still may.
 
-use std::ffi::CString;
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use provara_domain::Mechanism;
 
@@ -18,9 +21,9 @@ use crate::sys;
 /// Private and empty in every confined run.
 const PRIVATE_TMP: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Where services listen on sockets. Landlock does not govern connecting to those.
-const SERVICE_SOCKETS: [&str; 1] = ["/run"];
+const SERVICE_SOCKETS: [&str; 2] = ["/run", "/var/run"];
 /// Below every home folder.
-const CREDENTIALS: [&str; 12] = [
+const CREDENTIALS: [&str; 20] = [
     ".ssh",
     ".aws",
     ".azure",
@@ -33,6 +36,14 @@ const CREDENTIALS: [&str; 12] = [
     ".npmrc",
     ".pypirc",
     ".password-store",
+    ".cargo/credentials.toml",
+    ".claude",
+    ".codex",
+    ".gem/credentials",
+    ".local/share/keyrings",
+    ".mozilla",
+    ".pgpass",
+    ".vault-token",
 ];
 
 /// One step that failed, in words for the operator.
@@ -81,46 +92,55 @@ pub(crate) fn leave_namespaces(spec: &Spec) -> Result<Vec<Mechanism>, Failed> {
 }
 
 fn map_same_user(user: User) -> io::Result<()> {
+    // What may not be traced has /proc entries of root's, which we then may not write. For these three lines we are as
+    // open as any process of this user; no command of another run can see us.
+    prctl::set_dumpable(true)?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{0} {0} 1", user.uid))?;
-    fs::write("/proc/self/gid_map", format!("{0} {0} 1", user.gid))
+    fs::write("/proc/self/gid_map", format!("{0} {0} 1", user.gid))?;
+    Ok(prctl::set_dumpable(false)?)
 }
 
-/// Makes the run's view of the file system.
-pub(crate) fn mount_view(spec: &Spec) -> Result<Vec<Mechanism>, Failed> {
+/// Makes the run's view of the file system, with `workspace` where its name says.
+pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechanism>, Failed> {
     let mut made = Vec::new();
     bind_nothing_back().step("keep the run's mounts to itself")?;
-    // Opened before anything covers it: it may lie below a folder that becomes private.
-    let workspace = open(spec.workspace.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .step("open the workspace")?;
     let hidden = existing(&spec.hidden);
+    cover_other_procs().step("hide other process file systems")?;
     if spec.confined {
-        sys::set_read_only(c"/", true).step("make the file system read-only")?;
+        // Copied before anything covers it, since it may lie below a folder that becomes private, and before all becomes
+        // read-only, so that what the operator mounted read-only below it stays so.
+        let workspace = sys::copy_mounts(workspace).step("copy the workspace's mounts")?;
+        // A read-only mount does not keep a device from being written, so no device may be opened at all, wherever its
+        // node lies: an ordinary server's user may be in the groups `disk` or `kvm`, and cannot leave them.
+        sys::set_mount(c"/", libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV, 0)
+            .step("make the file system read-only")?;
+        private_dev()?;
+        made.push(held("private_dev", "null, zero, full, random, urandom, tty, terminals of its own"));
         for folder in PRIVATE_TMP.iter().filter(|folder| Path::new(folder).is_dir()) {
             tmpfs(Path::new(folder), "mode=1777,size=1g,nr_inodes=200k").step(&format!("make {folder} private"))?;
         }
-        for folder in SERVICE_SOCKETS.iter().filter(|folder| Path::new(folder).is_dir()) {
+        for folder in SERVICE_SOCKETS.iter().filter(|folder| is_folder_itself(Path::new(folder))) {
             tmpfs(Path::new(folder), "mode=0755,size=16m").step(&format!("hide {folder}"))?;
         }
-        let from = format!("/proc/self/fd/{}", workspace.as_raw_fd());
         fs::create_dir_all(&spec.workspace).step("make the workspace's place")?;
-        mount(
-            Some(from.as_str()),
-            spec.workspace.as_str(),
-            None::<&str>,
-            MsFlags::MS_BIND | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .step("mount the workspace")?;
         let at = CString::new(spec.workspace.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        sys::set_read_only(&at.step("mount the workspace")?, false).step("make the workspace writable")?;
+        let at = at.step("mount the workspace")?;
+        sys::attach_mounts(&workspace, &at).step("mount the workspace")?;
+        sys::set_mount(&at, libc::MOUNT_ATTR_NODEV, 0).step("forbid devices in the workspace")?;
         made.push(held("mount_namespace", "all but the workspace read-only; /tmp private; /run hidden"));
         for credential in credentials(Path::new(&spec.workspace)) {
             hide(&credential).step(&format!("hide {}", credential.display()))?;
         }
         made.push(held("credentials_hidden", ""));
     } else {
-        made.push(held("mount_namespace", "Provara's own files hidden"));
+        // What is mounted on cannot be renamed, so nobody puts a runtime folder of their own in the place of ours.
+        for folder in ancestors(&hidden) {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(&folder), &folder, None::<&str>, flags, None::<&str>)
+                .step(&format!("hold {} in its place", folder.display()))?;
+        }
+        made.push(held("mount_namespace", "Provara's own files hidden, and held in their place"));
     }
     for path in hidden {
         // Below a private folder it is gone already.
@@ -137,6 +157,91 @@ pub(crate) fn mount_view(spec: &Spec) -> Result<Vec<Mechanism>, Failed> {
 
 fn bind_nothing_back() -> io::Result<()> {
     Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+}
+
+/// Not by a link: `/var/run` usually leads to `/run`.
+fn is_folder_itself(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+/// A `/proc` of the host that is mounted a second time would show the server after all.
+fn cover_other_procs() -> io::Result<()> {
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    for line in mounts.split(|byte| *byte == b'\n').filter(|line| line.windows(8).any(|part| part == b" - proc ")) {
+        let Some(place) = line.split(|byte| *byte == b' ').nth(4).map(unescaped) else { continue };
+        // One below /proc is covered by the run's own; what cannot be reached by its name is covered already.
+        if !place.starts_with("/proc") && place.exists() {
+            hide(&place)?;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks and backslashes in a mount's path as three octal digits.
+fn unescaped(mut path: &[u8]) -> PathBuf {
+    let mut bytes = Vec::new();
+    while let [first, rest @ ..] = path {
+        path = match (first, rest) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..]) => {
+                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest
+            }
+            _ => {
+                bytes.push(*first);
+                rest
+            }
+        };
+    }
+    PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+/// A `/dev` with what ordinary programs open, and nothing of this machine's.
+fn private_dev() -> Result<(), Failed> {
+    const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+    const LINKS: [(&str, &str); 5] = [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+        ("pts/ptmx", "/dev/ptmx"),
+    ];
+    let step = "make a /dev of its own";
+    let mut nodes = Vec::new();
+    for name in NODES {
+        let path = format!("/dev/{name}");
+        match open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(node) => nodes.push((path, node)),
+            Err(nix::Error::ENOENT) => {}
+            Err(cause) => return Err(cause).step(step),
+        }
+    }
+    tmpfs(Path::new("/dev"), "mode=0755,size=64k,nr_inodes=64").step(step)?;
+    for (path, node) in &nodes {
+        let from = format!("/proc/self/fd/{}", node.as_raw_fd());
+        fs::write(path, "").step(step)?;
+        mount(Some(from.as_str()), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).step(step)?;
+        let at = CString::new(path.as_str()).map_err(io::Error::other).step(step)?;
+        sys::set_mount(&at, 0, libc::MOUNT_ATTR_NODEV).step(step)?;
+    }
+    for (to, link) in LINKS {
+        std::os::unix::fs::symlink(to, link).step(step)?;
+    }
+    for folder in ["/dev/pts", "/dev/shm"] {
+        fs::create_dir(folder).step(step)?;
+    }
+    sys::set_mount(c"/dev", libc::MOUNT_ATTR_RDONLY, 0).step(step)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("devpts"), "/dev/pts", Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620")).step(step)
+}
+
+/// The folders that lead to `paths`, those nearer the root first.
+fn ancestors(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    paths
+        .iter()
+        .flat_map(|path| path.ancestors().skip(1))
+        .filter(|folder| folder.parent().is_some())
+        .map(Path::to_owned)
+        .collect()
 }
 
 fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
@@ -163,12 +268,11 @@ fn credentials(workspace: &Path) -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root")];
     homes.extend(fs::read_dir("/home").into_iter().flatten().flatten().map(|entry| entry.path()));
     homes.extend(std::env::var_os("HOME").map(PathBuf::from));
+    // The user that commands run as, and services, live elsewhere.
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    homes.extend(users.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from));
     homes.sort();
     homes.dedup();
     let inside = |home: &Path| CREDENTIALS.iter().map(|name| home.join(name)).collect::<Vec<_>>();
-    homes
-        .iter()
-        .flat_map(|home| inside(home))
-        .filter(|path| !workspace.starts_with(path) && path.symlink_metadata().is_ok())
-        .collect()
+    homes.iter().flat_map(|home| inside(home)).filter(|path| !workspace.starts_with(path) && path.exists()).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,11 +15,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2};
 use provara_domain::{Mechanism, SpawnFailure};
 use provara_faults::{Place, reached};
 
-use crate::child::{NotStarted, become_shell, give_up_rights};
+use crate::advice::advice;
+use crate::child::{NotStarted, become_shell, give_up_rights, open_workspace};
 use crate::confine::{leave_namespaces, mount_view};
 use crate::protocol::{DESCRIPTORS, KILL, Report, Spec, TERMINATE, read_spec};
 use crate::sys;
@@ -42,12 +43,14 @@ pub fn helper_main() -> ExitCode {
     if sys::close_inherited().is_err() {
         return ExitCode::FAILURE;
     }
-    // Without this a killed server would leave us; with it every supervisor also loses its control stream at once.
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    // A killed server shows as the end of its socket. A signal at the parent's death would come when the *thread* ends that
+    // started us, and a runtime's threads come and go.
     let _ = prctl::set_dumpable(false);
-    let Ok(server) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
+    // Started from a descriptor, we would be called by its number, and so would the first process of each run.
+    let _ = prctl::set_name(c"provara-run");
+    let server = io::stdin();
     loop {
-        match next_run(&server) {
+        match next_run(server.as_fd()) {
             Ok(Some(run)) => {
                 reached(Place::HelperReceived);
                 supervise_apart(run);
@@ -61,7 +64,7 @@ pub fn helper_main() -> ExitCode {
     }
 }
 
-fn next_run(server: &OwnedFd) -> io::Result<Option<Run>> {
+fn next_run(server: BorrowedFd<'_>) -> io::Result<Option<Run>> {
     let mut byte = [0];
     let mut space = cmsg_space!([i32; DESCRIPTORS]);
     let mut iov = [IoSliceMut::new(&mut byte)];
@@ -90,9 +93,15 @@ fn supervise_apart(run: Run) {
     match sys::fork_single_threaded() {
         Ok(ForkResult::Parent { .. }) => {}
         Ok(ForkResult::Child) => {
-            // The server's socket must not outlive the helper in a supervisor.
-            let _ = nullify_stdin();
-            supervise(run);
+            // The server's socket must not outlive the helper in a supervisor: the server would go on handing over runs
+            // that nobody takes.
+            match nullify_stdin() {
+                Ok(()) => supervise(run),
+                Err(error) => {
+                    let message = format!("could not open /dev/null: {error}");
+                    report(&mut &run.control, &failed(SpawnFailure::Refused, message, vec![]));
+                }
+            }
             std::process::exit(0);
         }
         Err(error) => {
@@ -124,8 +133,7 @@ fn supervise(run: Run) {
     let mut made = match leave_namespaces(&run.spec) {
         Ok(made) => made,
         Err(error) => {
-            let message =
-                format!("could not {}: {}; this host does not let us confine commands", error.step, error.cause);
+            let message = format!("could not {}: {}; {}", error.step, error.cause, advice(run.spec.user));
             return report(&mut &run.control, &failed(SpawnFailure::Confinement, message, vec![]));
         }
     };
@@ -142,7 +150,7 @@ fn supervise(run: Run) {
         }
         Ok(ForkResult::Child) => {
             drop(alive);
-            be_first(run, &mut made);
+            be_first(run, &held_by_init, &mut made);
             std::process::exit(0);
         }
         Err(error) => {
@@ -187,14 +195,20 @@ fn watch(control: &UnixStream, alive: &OwnedFd, init: Pid) {
 }
 
 /// The first process of the run's PID namespace: makes the view, starts the shell, reaps, and ends with the shell.
-fn be_first(run: Run, made: &mut Vec<Mechanism>) {
-    // If the supervisor is killed, the run must not go on.
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+fn be_first(run: Run, held_by_us: &OwnedFd, made: &mut Vec<Mechanism>) {
+    // If the supervisor is killed, the run must not go on; also not when that happened a moment ago.
+    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || unheard(held_by_us) {
+        return;
+    }
     let mut control = &run.control;
-    match mount_view(&run.spec) {
+    let workspace = match open_workspace(&run.spec) {
+        Ok(workspace) => workspace,
+        Err(stopped) => return report(&mut control, &failed(stopped.failure, stopped.message, made.clone())),
+    };
+    match mount_view(&run.spec, &workspace) {
         Ok(mounts) => made.extend(mounts),
         Err(error) => {
-            let message = format!("could not {}: {}", error.step, error.cause);
+            let message = format!("could not {}: {}; {}", error.step, error.cause, advice(run.spec.user));
             return report(&mut control, &failed(SpawnFailure::Confinement, message, made.clone()));
         }
     }
@@ -227,6 +241,12 @@ fn be_first(run: Run, made: &mut Vec<Mechanism>) {
     {
         report(&mut control, &end);
     }
+}
+
+/// Whether the pipe's other end is closed.
+fn unheard(pipe: &OwnedFd) -> bool {
+    let mut waiting = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    poll(&mut waiting, PollTimeout::ZERO).is_err() || waiting.iter().any(|fd| fd.any().unwrap_or(true))
 }
 
 /// Reads what the shell's process says until it has become the shell, and tells the server.
@@ -288,8 +308,15 @@ fn signal_number(signal: Signal) -> u8 {
 
 /// The shell's process: takes its streams, gives up its rights, says what held, and becomes the shell.
 fn be_shell(run: &Run, mut tell: File) {
-    let streams =
-        dup2_stdin(&run.input).and_then(|()| dup2_stdout(&run.output)).and_then(|()| dup2_stderr(&run.errors));
+    // Whoever opens `/dev/stderr` opens the pipe anew, which only its owner may.
+    let user = run.spec.user;
+    let owned =
+        |stream| if user.from_root { fchown(stream, Some(user.uid.into()), Some(user.gid.into())) } else { Ok(()) };
+    let streams = owned(&run.output)
+        .and_then(|()| owned(&run.errors))
+        .and_then(|()| dup2_stdin(&run.input))
+        .and_then(|()| dup2_stdout(&run.output))
+        .and_then(|()| dup2_stderr(&run.errors));
     let ready = streams
         .and_then(|()| sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None))
         .map_err(io::Error::from)

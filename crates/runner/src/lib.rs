@@ -5,6 +5,7 @@
 //! namespace: when the shell ends, the time is up, the server asks, or the server is gone, the kernel ends every process
 //! in it at once, however they hide.
 
+mod advice;
 mod child;
 mod confine;
 mod helper;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -159,7 +160,7 @@ impl Runner {
         &self.host
     }
 
-    /// Ends the helper. Runs that are still going end with it.
+    /// Ends the helper. Runs that are still going have supervisors of their own, and end when their futures are dropped.
     pub async fn shutdown(&self) {
         let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = helper.process.kill();
@@ -287,6 +288,7 @@ impl Runner {
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended));
         let (reports, mut asks) = streams.control.into_split();
         let mut reports = BufReader::new(reports);
+        let mut line = Vec::new();
         let mut state = Watched::default();
         let mut why: Option<Outcome> = None;
         let mut until = begun + limit;
@@ -294,7 +296,7 @@ impl Runner {
         control.0.mark_changed();
         loop {
             tokio::select! {
-                line = next_report(&mut reports) => match line {
+                report = next_report(&mut reports, &mut line) => match report {
                     Some(report) => state.note(report),
                     None => break,
                 },
@@ -357,8 +359,11 @@ impl Runner {
             let iov = [IoSlice::new(b"r")];
             sendmsg::<()>(helper.socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
         };
-        if send(&helper).is_ok() {
-            return Ok(());
+        match send(&helper) {
+            Ok(()) => return Ok(()),
+            Err(nix::Error::EPIPE | nix::Error::ECONNRESET | nix::Error::ECONNREFUSED | nix::Error::ENOTCONN) => {}
+            // Its peer is well: to end it would lose the runs that it has not taken yet.
+            Err(cause) => return Err(cause.into()),
         }
         tracing::warn!("the helper process died; starting a new one");
         let _ = helper.process.kill();
@@ -410,11 +415,13 @@ impl Watched {
     }
 }
 
-async fn next_report(reports: &mut BufReader<tokio::net::unix::OwnedReadHalf>) -> Option<Report> {
-    let mut line = Vec::new();
-    let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
-    let read = reports.take(most).read_until(b'\n', &mut line).await;
-    if read.is_ok_and(|read| read > 0) { serde_json::from_slice(&line).ok() } else { None }
+/// Reads the next report. What was read when the wait is given up stays in `line`, so that no report is torn.
+async fn next_report(reports: &mut BufReader<tokio::net::unix::OwnedReadHalf>, line: &mut Vec<u8>) -> Option<Report> {
+    let most = u64::try_from(MAX_LINE.saturating_sub(line.len())).unwrap_or(0);
+    let read = reports.take(most).read_until(b'\n', line).await;
+    let report = if read.is_ok_and(|read| read > 0) { serde_json::from_slice(line).ok() } else { None };
+    line.clear();
+    report
 }
 
 /// Reads a stream to its end. The command never waits for a receiver that is gone.
@@ -455,6 +462,8 @@ fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
         .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
         .envs(std::env::var_os(provara_faults::VARIABLE).map(|faults| (provara_faults::VARIABLE, faults)))
         .current_dir("/")
+        // A Ctrl-C on the server's terminal is the server's to deal with; here it would end every run without a grace.
+        .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

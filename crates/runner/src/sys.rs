@@ -1,9 +1,9 @@
 //! The only unsafe code of the project: what the kernel offers and no safe wrapper does.
 
-#![expect(unsafe_code, reason = "three things have no safe wrapper; each use argues below")]
+#![expect(unsafe_code, reason = "a few things have no safe wrapper; each use argues below")]
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use nix::unistd::{ForkResult, fork};
 
@@ -22,14 +22,9 @@ pub(crate) fn received(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Makes the mount at `at` and all below it read-only, or writable again.
-pub(crate) fn set_read_only(at: &std::ffi::CStr, read_only: bool) -> io::Result<()> {
-    let mut attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    if read_only {
-        attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
-    } else {
-        attributes.attr_clr = libc::MOUNT_ATTR_RDONLY;
-    }
+/// Sets and clears attributes of the mount at `at` and of all below it.
+pub(crate) fn set_mount(at: &std::ffi::CStr, attr_set: u64, attr_clr: u64) -> io::Result<()> {
+    let mut attributes = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is a C string and the structure lives until the call returns; its size is passed as documented in
     // mount_setattr(2). The kernel reads both and keeps neither.
     let done = unsafe {
@@ -40,6 +35,35 @@ pub(crate) fn set_read_only(at: &std::ffi::CStr, read_only: bool) -> io::Result<
             libc::AT_RECURSIVE,
             &raw mut attributes,
             size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns a copy of the mounts at `folder` and below, with their attributes, that lies nowhere in the tree yet.
+pub(crate) fn copy_mounts(folder: &OwnedFd) -> io::Result<OwnedFd> {
+    let recursive = u32::try_from(libc::AT_RECURSIVE | libc::AT_EMPTY_PATH).map_err(io::Error::other)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursive;
+    // SAFETY: the descriptor is open while the call lasts and the path is an empty C string, as open_tree(2) asks.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, folder.as_raw_fd(), c"".as_ptr(), flags) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Puts what [`copy_mounts`] returned into the tree.
+pub(crate) fn attach_mounts(copy: &OwnedFd, at: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the descriptor is open and both paths are C strings that live until the call returns.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            copy.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            at.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

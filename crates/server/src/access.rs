@@ -1,10 +1,10 @@
 //! Before any route: is this request meant for us, from whom is it, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -13,10 +13,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use provara_domain::{Principal, Role};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 
 use crate::problem::{IsProblem, Problem};
 use crate::rate::Left;
 use crate::routes::App;
+use crate::trace;
 
 /// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
 const MAX_BODY: usize = 4 << 20;
@@ -57,10 +59,21 @@ impl FromRequestParts<App> for Reader {
 }
 
 /// The one road into the server: request id, Host, Origin, token, rate limit, then the route, then the headers.
-pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let id = format!("{:032x}", app.gateway.entropy());
+    let span = trace::span(&request, route.as_ref(), &id);
+    let response = answer(&app, request, next, &id).instrument(span.clone()).await;
+    app.metrics.answered(route.as_ref(), response.status(), begun.elapsed());
+    span.record("status", response.status().as_u16());
+    span.in_scope(|| tracing::debug!(seconds = begun.elapsed().as_secs_f64(), "answered"));
+    response
+}
+
+async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let (response, left) = match admit(&app, &mut request) {
+    let (response, left) = match admit(app, &mut request) {
         Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
         Ok(left) => match with_whole_body(request).await {
             Ok(request) => (next.run(request).await, left),
@@ -71,12 +84,12 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
             (problem.into_response(), left)
         }
     };
-    let mut response = identify(response, &id).await;
+    let mut response = identify(response, id).await;
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);
     }
-    cors_headers(&app, headers, origin);
+    cors_headers(app, headers, origin);
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
@@ -136,15 +149,25 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     if shown.is_some() && who.is_none() {
         // Guessing has a bucket of its own, so that a guesser cannot use up what honest clients of the address have.
         let left = app.failures.take(&client, now);
+        app.metrics.rejected_tokens.add_one();
+        if !left.allowed {
+            app.metrics.limited.failures.add_one();
+        }
         return Err(Box::new((if left.allowed { wrong_token() } else { too_many(left) }, Some(left))));
+    }
+    if let Some(who) = &who {
+        tracing::Span::current().record("principal", who.name.as_str());
     }
     let person = who.as_ref().filter(|who| !who.is_only_agent());
     let left = match person {
         Some(_) if never_limited(request) => None,
         Some(person) => Some(app.people.take(&person.token, now)),
+        None if who.is_some() && request.uri().path() == "/policy/check" => Some(app.checks.take(&client, now)),
         None => Some(app.agents.take(&client, now)),
     };
     if let Some(left) = left.filter(|left| !left.allowed) {
+        let limited = &app.metrics.limited;
+        if person.is_some() { &limited.people } else { &limited.agents }.add_one();
         return Err(Box::new((too_many(left), Some(left))));
     }
     if let (Some(who), Some(secret)) = (who, secret) {

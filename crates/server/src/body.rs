@@ -3,13 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use crate::problem::Problem;
+use crate::lax;
+use crate::problem::{Fault, Problem};
 
 /// How deep a body may nest. No request of ours nests deeper than two.
 const MAX_DEPTH: usize = 16;
+/// How many faults of one body are told.
+const MAX_FAULTS: usize = 100;
 
 /// A JSON value in which a repeated key is an error: two readers must not see two requests in one text.
 struct Unambiguous(Value);
@@ -62,198 +69,237 @@ impl<'de> Deserialize<'de> for Unambiguous {
     }
 }
 
+/// A request's body as it came, with the headers that say what it is.
+pub(crate) struct Body {
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = BytesRejection;
+    async fn from_request(request: Request, state: &S) -> Result<Self, BytesRejection> {
+        let headers = request.headers().clone();
+        Ok(Self { headers, bytes: Bytes::from_request(request, state).await? })
+    }
+}
+
+impl Body {
+    /// The fields of a body that must be there.
+    pub(crate) fn required(&self) -> Result<Fields, Problem> {
+        if self.bytes.is_empty() {
+            return Err(Problem::fields(vec![lax::Fault::missing().at(["body"], Value::Null)]));
+        }
+        Fields::read(self, false)
+    }
+
+    /// The fields of a body that may be empty.
+    pub(crate) fn optional(&self) -> Result<Fields, Problem> {
+        if self.bytes.is_empty() { Ok(Fields::default()) } else { Fields::read(self, true) }
+    }
+}
+
 /// A body's fields, being checked.
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
     fields: serde_json::Map<String, Value>,
-    faults: Vec<Value>,
+    pub(crate) faults: Vec<Fault>,
+    /// The whole body, read again where a fault has to tell it.
+    body: Bytes,
+    #[cfg(test)]
+    pub(crate) asked: Vec<&'static str>,
 }
 
 impl Fields {
-    /// Reads a body that must be there.
-    pub(crate) fn required(body: &[u8]) -> Result<Self, Problem> {
-        if body.is_empty() {
-            return Err(Problem::fields(vec![
-                json!({ "type": "missing", "loc": ["body"], "msg": "Field required", "input": null }),
-            ]));
-        }
-        Self::optional(body)
-    }
-
-    /// Reads a body that may be empty.
-    pub(crate) fn optional(body: &[u8]) -> Result<Self, Problem> {
-        if body.is_empty() {
-            return Ok(Self { fields: serde_json::Map::new(), faults: Vec::new() });
-        }
-        match read(body) {
-            Ok(Value::Object(fields)) => Ok(Self { fields, faults: Vec::new() }),
-            Ok(other) => Err(Problem::fields(vec![json!({
-                "type": "model_attributes_type", "loc": ["body"],
-                "msg": "Input should be a valid dictionary or object to extract fields from", "input": echoed(other),
-            })])),
-            Err(fault) => Err(Problem::fields(vec![fault])),
+    fn read(body: &Body, may_be_null: bool) -> Result<Self, Problem> {
+        let value = if says_json(&body.headers) {
+            read(&body.bytes).map_err(|fault| Problem::fields(vec![*fault]))?
+        } else {
+            String::from_utf8_lossy(&body.bytes).into_owned().into()
+        };
+        match value {
+            Value::Object(fields) => Ok(Self { fields, body: body.bytes.clone(), ..Self::default() }),
+            Value::Null if may_be_null => Ok(Self::default()),
+            other => {
+                let msg = "Input should be a valid dictionary or object to extract fields from";
+                let fault = lax::Fault::new("model_attributes_type", msg, None);
+                Err(Problem::fields(vec![fault.at(["body"], echoed(other))]))
+            }
         }
     }
 
     /// Takes a text of `min` to `max` characters; `None` where it is absent or null.
-    pub(crate) fn text(&mut self, name: &str, min: usize, max: usize) -> Option<String> {
-        match self.fields.remove(name)? {
-            Value::Null => None,
+    pub(crate) fn text(&mut self, name: &'static str, min: usize, max: usize) -> Option<String> {
+        match self.take(name)? {
             Value::String(text) => {
                 let chars = text.chars().count();
-                if chars < min {
+                let (kind, msg, ctx) = if chars < min {
                     let msg = format!("String should have at least {}", characters(min));
-                    self.fault(name, "string_too_short", &msg, text.into(), Some(json!({ "min_length": min })));
-                    None
+                    ("string_too_short", msg, json!({ "min_length": min }))
                 } else if chars > max {
                     let msg = format!("String should have at most {}", characters(max));
-                    self.fault(name, "string_too_long", &msg, text.into(), Some(json!({ "max_length": max })));
-                    None
+                    ("string_too_long", msg, json!({ "max_length": max }))
                 } else {
-                    Some(text)
-                }
+                    return Some(text);
+                };
+                self.note(name, lax::Fault::new(kind, msg, Some(ctx)), text.into());
+                None
             }
             other => {
-                self.fault(name, "string_type", "Input should be a valid string", other, None);
+                self.note(name, no_text(), other);
                 None
             }
         }
     }
 
     /// Takes a text that must be there.
-    pub(crate) fn needed_text(&mut self, name: &str, min: usize, max: usize) -> Option<String> {
+    pub(crate) fn needed_text(&mut self, name: &'static str, min: usize, max: usize) -> Option<String> {
         match self.fields.get(name) {
-            None => {
-                let input = Value::Object(self.fields.clone());
-                self.fault(name, "missing", "Field required", input, None);
-                None
-            }
-            Some(Value::Null) => {
-                self.fields.remove(name);
-                self.fault(name, "string_type", "Input should be a valid string", Value::Null, None);
-                None
-            }
-            Some(_) => self.text(name, min, max),
+            None => self.missing(name),
+            Some(Value::Null) => self.note(name, no_text(), Value::Null),
+            Some(_) => {}
         }
+        self.text(name, min, max)
     }
 
-    /// Takes a whole number of `min` to `max`, also where it is spelled as a text, as FastAPI does.
-    pub(crate) fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
-        let input = self.fields.remove(name)?;
-        if input.is_null() {
-            return None;
+    /// Takes a whole number of `min` to `max`.
+    pub(crate) fn integer(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
+        let input = self.take(name)?;
+        lax::integer(&input)
+            .and_then(|number| lax::within(number, min, max))
+            .map_err(|fault| self.note(name, fault, input))
+            .ok()
+    }
+
+    /// Takes a whole number that must be there.
+    pub(crate) fn needed_integer(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
+        match self.fields.get(name) {
+            None => self.missing(name),
+            Some(Value::Null) => {
+                let fault = lax::Fault::new("int_type", "Input should be a valid integer", None);
+                self.note(name, fault, Value::Null);
+            }
+            Some(_) => {}
         }
-        let number = match &input {
-            Value::Number(number) if number.as_f64().is_some_and(|float| float.abs() >= 9e15) => {
-                Ok(if number.as_f64().is_some_and(f64::is_sign_negative) { i64::MIN } else { i64::MAX })
-            }
-            Value::Number(number) if number.is_f64() => {
-                let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
-                match whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok()) {
-                    Some(whole) => Ok(whole),
-                    None => {
-                        Err(("int_from_float", "Input should be a valid integer, got a number with a fractional part"))
-                    }
-                }
-            }
-            Value::Number(number) => number
-                .as_i64()
-                .ok_or(("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size")),
-            Value::String(text) => text
-                .trim()
-                .parse::<i64>()
-                .map_err(|_| ("int_parsing", "Input should be a valid integer, unable to parse string as an integer")),
-            _ => Err(("int_type", "Input should be a valid integer")),
-        };
-        match number {
-            Ok(number) if number < min => {
-                let msg = format!("Input should be greater than or equal to {min}");
-                self.fault(name, "greater_than_equal", &msg, input, Some(json!({ "ge": min })));
-                None
-            }
-            Ok(number) if number > max => {
-                let msg = format!("Input should be less than or equal to {max}");
-                self.fault(name, "less_than_equal", &msg, input, Some(json!({ "le": max })));
-                None
-            }
-            Ok(number) => Some(number),
-            Err((kind, msg)) => {
-                self.fault(name, kind, msg, input, None);
-                None
-            }
-        }
+        self.integer(name, min, max)
     }
 
     /// Takes a yes or no.
-    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.fields.remove(name)? {
-            Value::Null => None,
-            Value::Bool(flag) => Some(flag),
-            other => {
-                self.fault(name, "bool_type", "Input should be a valid boolean", other, None);
-                None
-            }
-        }
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let input = self.take(name)?;
+        lax::flag(&input).map_err(|fault| self.note(name, fault, input)).ok()
     }
 
     /// Takes an object of texts.
-    pub(crate) fn texts(&mut self, name: &str) -> Option<BTreeMap<String, String>> {
-        let input = self.fields.remove(name)?;
-        let Value::Object(fields) = &input else {
-            if !input.is_null() {
-                self.fault(name, "dict_type", "Input should be a valid dictionary", input, None);
+    pub(crate) fn texts(&mut self, name: &'static str) -> Option<BTreeMap<String, String>> {
+        match self.take(name)? {
+            Value::Object(fields) => {
+                let mut texts = BTreeMap::new();
+                for (key, value) in fields {
+                    match value {
+                        Value::String(text) => drop(texts.insert(key, text)),
+                        other => self.note_at(["body", name, &key], no_text(), other),
+                    }
+                }
+                Some(texts)
             }
-            return None;
-        };
-        let texts: Option<BTreeMap<String, String>> =
-            fields.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
-        if texts.is_none() {
-            self.fault(name, "string_type", "Each value should be a valid string", input, None);
-        }
-        texts
-    }
-
-    /// Takes a list of texts.
-    pub(crate) fn list(&mut self, name: &str) -> Option<Vec<String>> {
-        let input = self.fields.remove(name)?;
-        let list = input.as_array().map(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
-        match list {
-            Some(Some(list)) => Some(list),
-            _ => {
-                self.fault(name, "list_type", "Input should be a valid list of strings", input, None);
+            other => {
+                self.note(name, lax::Fault::new("dict_type", "Input should be a valid dictionary", None), other);
                 None
             }
         }
     }
 
-    /// Notes a fault that only the caller can see.
-    pub(crate) fn fault(&mut self, name: &str, kind: &str, msg: &str, input: Value, ctx: Option<Value>) {
-        let mut fault = json!({ "type": kind, "loc": ["body", name], "msg": msg, "input": echoed(input) });
-        if let (Some(ctx), Some(fault)) = (ctx, fault.as_object_mut()) {
-            fault.insert("ctx".into(), ctx);
+    /// Returns whether the body states `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    /// Takes a list of texts that must be there.
+    pub(crate) fn needed_list(&mut self, name: &'static str) -> Option<Vec<String>> {
+        match self.fields.get(name) {
+            None => self.missing(name),
+            Some(Value::Null) => self.note(name, no_list(), Value::Null),
+            Some(_) => {}
         }
-        self.faults.push(fault);
+        match self.take(name)? {
+            Value::Array(items) => {
+                let mut texts = Vec::new();
+                for (at, item) in items.into_iter().enumerate() {
+                    match item {
+                        Value::String(text) => texts.push(text),
+                        other => self.note_at([Value::from("body"), name.into(), at.into()], no_text(), other),
+                    }
+                }
+                Some(texts)
+            }
+            other => {
+                self.note(name, no_list(), other);
+                None
+            }
+        }
+    }
+
+    /// Takes a field; what is null was not sent.
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        #[cfg(test)]
+        self.asked.push(name);
+        self.fields.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Notes that a field has to be there.
+    fn missing(&mut self, name: &'static str) {
+        let input = read(&self.body).unwrap_or_default();
+        self.note(name, lax::Fault::missing(), input);
+    }
+
+    fn note(&mut self, name: &'static str, fault: lax::Fault, input: Value) {
+        self.note_at(["body", name], fault, input);
+    }
+
+    fn note_at<L: Into<Value>>(&mut self, loc: impl IntoIterator<Item = L>, fault: lax::Fault, input: Value) {
+        // More than anybody reads; a hostile body must not be answered by something larger than itself.
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(fault.at(loc, echoed(input)));
+        }
+    }
+
+    /// Notes what only the caller can see to be wrong with a field.
+    pub(crate) fn wrong(&mut self, name: &'static str, why: impl fmt::Display, input: impl Into<Value>) {
+        self.note(name, lax::Fault::new("value_error", format!("Value error, {why}"), None), input.into());
     }
 
     /// Checks a text with `check` and notes what it says against it.
     pub(crate) fn checked<T, E: fmt::Display>(
         &mut self,
-        name: &str,
+        name: &'static str,
         raw: Option<String>,
         check: impl FnOnce(String) -> Result<T, E>,
     ) -> Option<T> {
         let raw = raw?;
-        match check(raw.clone()) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.fault(name, "value_error", &format!("Value error, {error}"), raw.into(), None);
-                None
-            }
-        }
+        check(raw.clone()).map_err(|error| self.wrong(name, error, raw)).ok()
     }
 
     /// Returns every fault found, if any was.
     pub(crate) fn done(self) -> Result<(), Problem> {
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::fields(self.faults)) }
+    }
+}
+
+fn no_list() -> lax::Fault {
+    lax::Fault::new("list_type", "Input should be a valid list", None)
+}
+
+fn no_text() -> lax::Fault {
+    lax::Fault::new("string_type", "Input should be a valid string", None)
+}
+
+/// Whether the body says that it is JSON, or does not say what it is. FastAPI reads what says otherwise as a text.
+fn says_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+    let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.split_once('/') {
+        Some(("application", subtype)) => subtype == "json" || subtype.ends_with("+json"),
+        _ => essence.is_empty(),
     }
 }
 
@@ -271,8 +317,11 @@ fn characters(count: usize) -> String {
     if count == 1 { "1 character".to_owned() } else { format!("{count} characters") }
 }
 
-fn read(body: &[u8]) -> Result<Value, Value> {
-    let invalid = |at: usize, why: &str| json!({ "type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "input": {}, "ctx": { "error": why } });
+fn read(body: &[u8]) -> Result<Value, Box<Fault>> {
+    let invalid = |at: usize, why: &str| {
+        let fault = lax::Fault::new("json_invalid", "JSON decode error", Some(json!({ "error": why })));
+        Box::new(fault.at([Value::from("body"), at.into()], json!({})))
+    };
     if depth(body) > MAX_DEPTH {
         return Err(invalid(0, "the body nests too deeply"));
     }
@@ -313,24 +362,28 @@ fn depth(body: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn fields(body: &str) -> Fields {
+        Body { headers: HeaderMap::new(), bytes: body.to_owned().into() }.required().unwrap()
+    }
+
     #[test]
     fn a_faults_place_counts_from_the_bodys_start() {
         let fault = read(b"{\n  \"a\": 1,\n  x}").unwrap_err();
-        assert_eq!(fault["loc"], json!(["body", 14]));
+        assert_eq!(fault.loc, [json!("body"), json!(14)]);
     }
 
     #[test]
     fn a_fault_never_echoes_megabytes() {
-        let body = json!({ "command": "x".repeat(3_000_000) }).to_string();
-        let mut fields = Fields::required(body.as_bytes()).unwrap();
+        let mut fields = fields(&json!({ "command": "x".repeat(3_000_000) }).to_string());
         assert_eq!(fields.needed_text("command", 1, 10_000), None);
-        assert!(fields.faults[0].to_string().len() < 100_000);
+        assert!(json!(fields.faults).to_string().len() < 100_000);
     }
 
     #[test]
-    fn a_number_beyond_every_integer_is_too_large_and_not_broken() {
-        let mut fields = Fields::required(br#"{"timeout_s":99999999999999999999}"#).unwrap();
-        assert_eq!(fields.integer("timeout_s", 1, 3600), None);
-        assert_eq!(fields.faults[0]["type"], "less_than_equal");
+    fn a_body_full_of_faults_is_answered_briefly() {
+        let names: BTreeMap<String, u32> = (0..5000).map(|n| (format!("V{n}"), n)).collect();
+        let mut fields = fields(&json!({ "env": names }).to_string());
+        fields.texts("env");
+        assert_eq!(fields.faults.len(), MAX_FAULTS);
     }
 }

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use provara_domain::{Principal, TokenId};
 use provara_gateway::{Gateway, LogEntry};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::access::{Caller, Shown};
+use crate::lax;
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::rate::Held;
 use crate::routes::App;
 
@@ -29,13 +30,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const BATCH: u32 = 256;
 /// How many bytes of live entries one write carries, about.
 const MAX_FRAMES: usize = 64 * 1024;
-
-/// Where to begin and what to send.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Wanted {
-    since: Option<u64>,
-    types: Option<String>,
-}
 
 struct Reader {
     gateway: Gateway,
@@ -51,17 +45,28 @@ struct Reader {
     _place: Held<TokenId>,
 }
 
-/// `GET /events`
+/// Sends the log as it grows, as server-sent events.
+///
+/// `id` is the position in the log. With none given it begins with what comes next; a comment every 15 s says that it lives.
+#[utoipa::path(get, path = "/events", operation_id = "events", tag = "events",
+    params(("since" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
+            description = "The last position seen; the stream goes on after it"),
+        ("types" = Option<String>, Query, description = "Types to send, separated by commas; all of them by default"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `since`, and wins over it")),
+    responses((status = 200, description = "A stream without an end; an agent gets its own plans' events",
+        content_type = "text/event-stream", body = String)))]
 pub(crate) async fn events(
     State(app): State<App>,
     Caller(who): Caller,
     Extension(Shown(secret)): Extension<Shown>,
-    Query(wanted): Query<Wanted>,
+    mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (since, types) = (query.position("since"), query.text("types"));
+    query.done()?;
     let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-    let next = first_position(&app.gateway, &headers, wanted.since)?;
-    let types = wanted.types.map(|list| list.split(',').map(str::to_owned).collect());
+    let next = first_position(&app.gateway, &headers, since)?;
+    let types = types.map(|list| list.split(',').map(str::to_owned).collect());
     let gateway = app.gateway.clone();
     let reader = Reader { gateway, who, types, live: None, next, ended: false, secret, _place: place };
     let frames = stream::unfold(reader, |mut reader| async move {
@@ -78,9 +83,9 @@ pub(crate) async fn events(
 fn first_position(gateway: &Gateway, headers: &HeaderMap, since: Option<u64>) -> Result<u64, Problem> {
     let head = gateway.head();
     let (place, seen) = match headers.get("last-event-id") {
-        None => (json!(["query", "since"]), since),
+        None => (["query", "since"], since),
         Some(value) => {
-            let place = json!(["header", "last-event-id"]);
+            let place = ["header", "last-event-id"];
             match value.to_str().ok().and_then(|id| id.parse().ok()) {
                 Some(position) => (place, Some(position)),
                 // To go on from somewhere else would lose events without a word.
@@ -99,9 +104,9 @@ fn first_position(gateway: &Gateway, headers: &HeaderMap, since: Option<u64>) ->
     }
 }
 
-fn no_position(place: Value, why: &str, input: Option<&str>) -> Problem {
-    let msg = format!("Value error, {why}");
-    Problem::fields(vec![json!({ "type": "value_error", "loc": place, "msg": msg, "input": input })])
+fn no_position(place: [&str; 2], why: &str, input: Option<&str>) -> Problem {
+    let fault = lax::Fault::new("value_error", format!("Value error, {why}"), None);
+    Problem::fields(vec![fault.at(place, input.map_or(Value::Null, Value::from))])
 }
 
 impl Reader {
@@ -117,10 +122,12 @@ impl Reader {
                 // What was committed before the end is told before the end.
                 biased;
                 received = live.recv() => received,
-                () = self.gateway.closed() => break self.end("server_stopping"),
+                () = self.gateway.quiet() => break self.end("server_stopping"),
                 () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
             };
             match received {
+                // A revoked token ends what it opened.
+                Ok(_) if self.is_revoked() => break self.end("token_revoked"),
                 Ok(entry) => {
                     let mut frames = Vec::new();
                     self.take(&entry, &mut frames);
@@ -169,8 +176,12 @@ impl Reader {
         } else {
             self.next = after;
         }
-        let mut frames = Vec::from(&b": caught up\n\n"[..]);
+        let mut frames = Vec::new();
         entries.iter().for_each(|entry| self.push(entry, &mut frames));
+        // An id without data is no event to a reader, only the place to come back to: what it did not get in between, since it
+        // filters or has just begun, it need not be shown again, and nothing after it is missed.
+        let last = self.next.checked_sub(1).map_or(String::new(), |last| format!("id: {last}\n"));
+        frames.extend_from_slice(format!(": caught up\n{last}\n").as_bytes());
         frames.into()
     }
 
@@ -185,11 +196,11 @@ impl Reader {
     }
 
     fn heartbeat(&mut self) -> Bytes {
-        // A revoked token ends what it opened.
-        match self.gateway.authenticate(&self.secret) {
-            None => self.end("token_revoked"),
-            Some(_) => Bytes::from_static(b": still here\n\n"),
-        }
+        if self.is_revoked() { self.end("token_revoked") } else { Bytes::from_static(b": still here\n\n") }
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.gateway.authenticate(&self.secret).is_none()
     }
 
     fn end(&mut self, why: &str) -> Bytes {

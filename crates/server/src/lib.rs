@@ -7,15 +7,25 @@ mod body;
 mod erase;
 mod events;
 mod evidence;
+#[cfg(test)]
+mod fastapi;
+mod lax;
+mod metrics;
+mod openapi;
 mod people;
 mod plans;
 mod problem;
+mod process;
+mod query;
 mod rate;
+mod requests;
 mod routes;
 mod runs;
 mod serve;
+mod trace;
 mod wire;
 
+pub use axum::Router;
 pub use rate::Bucket;
 pub use routes::{ServerConfig, router};
 pub use serve::{ServeError, serve};

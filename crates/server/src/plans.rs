@@ -1,64 +1,79 @@
 //! Plans: propose, list, look, decide, stop.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use provara_domain::{CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Shell, Status, Timeout};
-use provara_gateway::{
-    Approval, CommandFilter, Edit, Gateway, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed,
-};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use provara_gateway::{Approval, CommandFilter, Edit, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed};
+use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::access::Caller;
-use crate::body::Fields;
-use crate::problem::Problem;
+use crate::body::{Body, Fields};
+use crate::openapi::words;
+use crate::problem::{Problem, ProblemBody};
+use crate::query::Query;
 use crate::routes::App;
-use crate::{runs, wire};
+use crate::{lax, requests, runs, wire};
 
 /// The longest long poll.
-const MAX_WAIT: u64 = 60;
+const MAX_WAIT: i64 = 60;
 /// The longest list.
-const MAX_LIMIT: u32 = 500;
+const MAX_LIMIT: i64 = 500;
+/// How long a list is that nobody gave a length.
+const LIMIT: u32 = 50;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1000;
 
-/// How a list is asked for.
-#[derive(Debug, Deserialize)]
+/// Which part of a list is asked for.
 pub(crate) struct Page {
-    limit: Option<u32>,
-    before: Option<u64>,
-    state: Option<String>,
+    pub(crate) limit: u32,
+    pub(crate) before: Option<u64>,
 }
 
 impl Page {
-    pub(crate) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(50).clamp(1, MAX_LIMIT)
-    }
-
-    pub(crate) const fn before(&self) -> Option<u64> {
-        self.before
+    pub(crate) fn read(query: &mut Query) -> Self {
+        let limit = query.integer("limit", 1, MAX_LIMIT).and_then(|limit| u32::try_from(limit).ok());
+        Self { limit: limit.unwrap_or(LIMIT), before: query.position("before") }
     }
 }
 
-/// `POST /plan`
-pub(crate) async fn plan(
-    State(app): State<App>,
-    Caller(who): Caller,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let proposal = proposal(&headers, &body)?;
+/// What `Page` reads, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents what `Page` reads")]
+pub(crate) struct PageParams {
+    /// How many at most.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where to go on: what `X-Next-Cursor` of the answer before said.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    before: Option<u64>,
+}
+
+/// Proposes a command.
+///
+/// Policy judges it at once: what it denies is answered with 403 `policy_denied` and never troubles a person.
+#[utoipa::path(post, path = "/plan", operation_id = "plan", tag = "plans", request_body = requests::PlanRequest,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "The same key and body within 24 h is the same plan; the same key with another body is 422")),
+    responses((status = 200, description = "It waits for a decision", body = wire::Queued)))]
+pub(crate) async fn plan(State(app): State<App>, Caller(who): Caller, body: Body) -> Result<Response, Problem> {
+    let mut fields = body.required()?;
+    let read = proposal(&mut fields);
+    fields.done()?;
+    let Some(mut proposal) = read else { return Err(Problem::fields(Vec::new())) };
+    proposal.idempotency = idempotency(&body.headers, "POST /plan", &body.bytes)?;
     match app.gateway.propose(&who, proposal).await? {
         Proposed::Queued(record) | Proposed::Repeated(record) => {
             let url = format!("{}/commands/{}", app.config.public_url, record.plan.id);
-            Ok(axum::Json(wire::queued(&record, url)).into_response())
+            Ok(axum::Json(wire::Queued::new(&record, url)).into_response())
         }
         Proposed::Blocked(record) => Err(denied_by_policy(&record)),
     }
@@ -69,30 +84,28 @@ fn denied_by_policy(record: &PlanRecord) -> Problem {
     let text = format!("policy denies this command and it was not run: {}", reasons.join("; "));
     Problem::caller(StatusCode::FORBIDDEN, "policy_denied", text)
         .with("pending_id", record.plan.id.as_str())
-        .with("judgement", wire::judgement(&record.judgement))
+        .judged(&record.judgement)
 }
 
-fn proposal(headers: &HeaderMap, body: &[u8]) -> Result<Proposal, Problem> {
-    let mut fields = Fields::required(body)?;
+/// Reads a proposal; its idempotency is in the headers. `None` where a fault was noted.
+pub(crate) fn proposal(fields: &mut Fields) -> Option<Proposal> {
     let command = fields.needed_text("command", 1, CommandText::MAX_CHARS);
     let command = fields.checked("command", command, CommandText::parse);
     let cwd = fields.text("cwd", 0, 500);
-    let timeout = timeout(&mut fields);
+    let timeout = timeout(fields);
     let note = fields.text("note", 0, Note::MAX_CHARS);
     let note = fields.checked("note", note, Note::parse);
-    let shell = shell(&mut fields);
-    let target = name(&mut fields, "target");
-    let profile = name(&mut fields, "profile");
+    let shell = shell(fields);
+    let target = name(fields, "target");
+    let profile = name(fields, "profile");
     let env = fields.texts("env").unwrap_or_default();
-    let mut checked_env = std::collections::BTreeMap::new();
+    let mut checked_env = BTreeMap::new();
     for (key, value) in env {
         let bad = value.contains('\0') || value.len() > 32 * 1024;
         match EnvName::parse(key.clone()) {
             Ok(name) if !bad => drop(checked_env.insert(name, value)),
-            Ok(_) => {
-                fields.fault("env", "value_error", "Value error, a value has a NUL or is too long", key.into(), None)
-            }
-            Err(error) => fields.fault("env", "value_error", &format!("Value error, {error}"), key.into(), None),
+            Ok(_) => fields.wrong("env", "a value has a NUL or is too long", key),
+            Err(error) => fields.wrong("env", error, key),
         }
     }
     let stdin = fields.text("stdin", 0, 1 << 20).map(String::into_bytes);
@@ -100,10 +113,8 @@ fn proposal(headers: &HeaderMap, body: &[u8]) -> Result<Proposal, Problem> {
     let decoded = fields.checked("stdin_b64", stdin_b64, |text| STANDARD.decode(text));
     let expires = fields.integer("expires_s", 1, 30 * 86_400).and_then(|seconds| u64::try_from(seconds).ok());
     let dedupe = fields.flag("dedupe").unwrap_or(false);
-    fields.done()?;
-    let Some(command) = command else { return Err(Problem::fields(Vec::new())) };
-    Ok(Proposal {
-        command,
+    Some(Proposal {
+        command: command?,
         shell,
         cwd,
         env: checked_env,
@@ -114,14 +125,21 @@ fn proposal(headers: &HeaderMap, body: &[u8]) -> Result<Proposal, Problem> {
         profile,
         expires: expires.map(Duration::from_secs),
         dedupe,
-        idempotency: idempotency(headers, "POST /plan", body)?,
+        idempotency: None,
     })
 }
 
+fn timeouts() -> (i64, i64) {
+    (i64::from(Timeout::MIN_SECONDS), i64::from(Timeout::MAX_SECONDS))
+}
+
 fn timeout(fields: &mut Fields) -> Option<Timeout> {
-    let (min, max) = (i64::from(Timeout::MIN_SECONDS), i64::from(Timeout::MAX_SECONDS));
-    let seconds = fields.integer("timeout_s", min, max)?;
-    u32::try_from(seconds).ok().and_then(|seconds| Timeout::from_seconds(seconds).ok())
+    let (min, max) = timeouts();
+    seconds(fields.integer("timeout_s", min, max)?)
+}
+
+fn seconds(number: i64) -> Option<Timeout> {
+    u32::try_from(number).ok().and_then(|seconds| Timeout::from_seconds(seconds).ok())
 }
 
 fn shell(fields: &mut Fields) -> Option<Shell> {
@@ -129,7 +147,7 @@ fn shell(fields: &mut Fields) -> Option<Shell> {
     fields.checked("shell", raw, |word| Shell::parse(&word).ok_or("a shell is `bash`, `sh` or `pwsh`"))
 }
 
-fn name(fields: &mut Fields, field: &str) -> Option<Name> {
+fn name(fields: &mut Fields, field: &'static str) -> Option<Name> {
     let raw = fields.text(field, 1, 64);
     fields.checked(field, raw, |word| Name::parse(&word))
 }
@@ -140,113 +158,128 @@ fn idempotency(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<
         Ok(key) if (1..=255).contains(&key.len()) => {
             Ok(Some(Idempotent { key: key.to_owned(), route, body_sha256: Sha256::digest(body).into() }))
         }
-        _ => Err(Problem::fields(vec![json!({
-            "type": "value_error", "loc": ["header", "idempotency-key"],
-            "msg": "Value error, a key is 1 to 255 ASCII characters", "input": null,
-        })])),
+        _ => {
+            let fault = lax::Fault::new("value_error", "Value error, a key is 1 to 255 ASCII characters", None);
+            Err(Problem::fields(vec![fault.at(["header", "idempotency-key"], Value::Null)]))
+        }
     }
 }
 
-/// `GET /pending`
+/// Lists what waits for a decision, newest first.
+#[utoipa::path(get, path = "/pending", operation_id = "pending", tag = "plans", params(PageParams),
+    responses((status = 200, description = "An agent gets its own", body = Vec<wire::Plan>,
+        headers(("X-Next-Cursor" = u64, description = "Goes into `before`; absent at the end")))))]
 pub(crate) async fn pending(
     State(app): State<App>,
     Caller(who): Caller,
-    Query(page): Query<Page>,
+    mut query: Query,
 ) -> Result<Response, Problem> {
-    let filter = CommandFilter { statuses: vec![Status::Pending], before: page.before, limit: page.limit() };
+    let Page { limit, before } = Page::read(&mut query);
+    query.done()?;
+    let filter = CommandFilter { statuses: vec![Status::Pending], before, limit };
     let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed(&records, page.limit(), wire::pending))
+    Ok(listed::<wire::Plan<'_>>(&records, limit))
 }
 
-/// `GET /commands`
+/// Lists plans with what became of them, newest first.
+#[utoipa::path(get, path = "/commands", operation_id = "commands", tag = "plans",
+    params(PageParams, ("state" = inline(Option<words::States>), Query)),
+    responses((status = 200, description = "An agent gets its own", body = Vec<wire::Command>,
+        headers(("X-Next-Cursor" = u64, description = "Goes into `before`; absent at the end")))))]
 pub(crate) async fn commands(
     State(app): State<App>,
     Caller(who): Caller,
-    Query(page): Query<Page>,
+    mut query: Query,
 ) -> Result<Response, Problem> {
-    let mut statuses = Vec::new();
-    for word in page.state.iter().flat_map(|words| words.split(',')) {
-        statuses.push(Status::parse(word).ok_or_else(|| {
-            let msg = "Value error, not a state of a plan";
-            Problem::fields(vec![
-                json!({ "type": "value_error", "loc": ["query", "state"], "msg": msg, "input": word }),
-            ])
-        })?);
-    }
-    let filter = CommandFilter { statuses, before: page.before, limit: page.limit() };
+    let Page { limit, before } = Page::read(&mut query);
+    let statuses = query.words("state", Status::parse, &Status::ALL.map(Status::as_str));
+    query.done()?;
+    let filter = CommandFilter { statuses, before, limit };
     let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed(&records, page.limit(), wire::command))
+    Ok(listed::<wire::Command<'_>>(&records, limit))
 }
 
 /// A list as documented, an array; where it goes on is in a header.
-pub(crate) fn listed(records: &[PlanRecord], limit: u32, shape: fn(&PlanRecord) -> Value) -> Response {
-    let items: Vec<Value> = records.iter().map(shape).collect();
-    let full = u32::try_from(items.len()).is_ok_and(|count| count == limit);
-    let mut response = axum::Json(items).into_response();
+pub(crate) fn listed<'a, T: From<&'a PlanRecord> + Serialize>(records: &'a [PlanRecord], limit: u32) -> Response {
+    let full = u32::try_from(records.len()).is_ok_and(|count| count == limit);
+    let mut response = axum::Json(records.iter().map(T::from).collect::<Vec<_>>()).into_response();
     if let Some(last) = records.last().filter(|_| full) {
         response.headers_mut().insert("x-next-cursor", last.seq.into());
     }
     response
 }
 
-/// How long to wait, and from which revision on.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Wait {
-    wait: Option<u64>,
-    revision: Option<u64>,
-}
-
-/// `GET /commands/{id}`
+/// Tells what became of a plan, and waits for it if asked to.
+#[utoipa::path(get, path = "/commands/{id}", operation_id = "command", tag = "plans",
+    params(("id" = String, Path, description = "`pending_id`"),
+        ("wait" = Option<u32>, Query, minimum = 0, maximum = 60,
+            description = "Seconds to wait for the next change; a plan that is settled is answered at once"),
+        ("revision" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
+            description = "The revision that you know; the present one by default")),
+    responses((status = 200, description = "The plan, with its run's output", body = wire::Command),
+        (status = 404, description = "No such plan, or not yours", body = ProblemBody)))]
 pub(crate) async fn command(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
-    Query(Wait { wait, revision }): Query<Wait>,
+    mut query: Query,
 ) -> Result<Response, Problem> {
     let id = plan_id(&id)?;
+    let wait = query.integer("wait", 0, MAX_WAIT).and_then(|seconds| u64::try_from(seconds).ok());
+    let revision = query.position("revision");
+    query.done()?;
     let mut record = app.gateway.command(&who, &id).await?;
     if let Some(seconds) = wait {
         let seen = revision.unwrap_or(record.revision);
         if !record.status.is_settled() || record.revision > seen {
-            let patience = Duration::from_secs(seconds.min(MAX_WAIT));
-            record = app.gateway.wait(&who, &id, seen, patience).await?;
+            record = app.gateway.wait(&who, &id, seen, Duration::from_secs(seconds)).await?;
         }
     }
-    Ok(axum::Json(with_output(&app.gateway, &record).await?).into_response())
+    runs::with_output(&app.gateway, &record).await
 }
 
-async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Result<Value, Problem> {
-    let mut value = wire::command(record);
-    if let Some(known) = &record.run
-        && let Some(run) = value.get_mut("run").and_then(Value::as_object_mut)
-    {
-        run.append(&mut runs::texts(gateway, known).await?);
-    }
-    Ok(value)
+/// The frame of what is asked about one plan: its id, the body's fields, and every fault of them at once.
+fn about<T>(
+    id: &str,
+    fields: Result<Fields, Problem>,
+    read: impl FnOnce(&mut Fields) -> T,
+) -> Result<(PlanId, T), Problem> {
+    let id = plan_id(id)?;
+    let mut fields = fields?;
+    let read = read(&mut fields);
+    fields.done()?;
+    Ok((id, read))
 }
 
-/// `POST /approve/{id}`
+fn answered(record: &PlanRecord) -> Response {
+    axum::Json(wire::Command::from(record)).into_response()
+}
+
+/// Approves a plan and waits for its run.
+///
+/// The decision stands even if the client goes away. Policy judges again: where it became stricter, nothing is approved.
+#[utoipa::path(post, path = "/approve/{id}", operation_id = "approve", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` answers 202 at once"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            description = "The same request with the same key within 24 hours is answered by what the first one did")),
+    request_body = Option<requests::ApproveRequest>,
+    responses((status = 200, description = "It ran", body = wire::Ran),
+        (status = 202, description = "It is approved and will run", body = wire::Command),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "Already decided, another digest, a stricter judgement, or not run after all",
+            body = ProblemBody)))]
 pub(crate) async fn approve(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let id = plan_id(&id)?;
-    let mut fields = Fields::optional(&body)?;
-    let digest = fields.text("digest", 1, 80);
-    let digest = fields.checked("digest", digest, |text| Digest::parse(&text));
-    let reason = fields.text("reason", 0, MAX_REASON);
-    let profile = name(&mut fields, "profile").map(ProfileName::new);
-    fields.done()?;
-    let idempotency = idempotency(&headers, "POST /approve", &body)?;
-    let record = app.gateway.approve(&who, &id, Approval { digest, reason, profile, idempotency }).await?;
-    let later = headers.get_all("prefer").iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("respond-async")))
-    });
-    if later {
-        return Ok((StatusCode::ACCEPTED, axum::Json(wire::command(&record))).into_response());
+    let (id, approval) = about(&id, body.optional(), approval)?;
+    let approval = Approval { idempotency: idempotency(&body.headers, "POST /approve", &body.bytes)?, ..approval };
+    let record = app.gateway.approve(&who, &id, approval).await?;
+    if asks_not_to_wait(&body.headers) {
+        return Ok((StatusCode::ACCEPTED, answered(&record)).into_response());
     }
     let record = app.gateway.settled(&who, &id).await?;
     if !record.status.is_settled() {
@@ -254,111 +287,150 @@ pub(crate) async fn approve(
         let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text).retry_after(5);
         return Err(problem.with("pending_id", id.as_str()).with("state", record.status.as_str()));
     }
-    let Some(known) = &record.run else {
+    let Some(run) = &record.run else {
         let text = format!("the plan was approved and then became {}; it was not run", record.status);
         return Err(Problem::caller(StatusCode::CONFLICT, "not_run", text).with("state", record.status.as_str()));
     };
-    let mut answer = match wire::run(known) {
-        Value::Object(fields) => fields,
-        _ => serde_json::Map::new(),
-    };
-    answer.append(&mut runs::texts(&app.gateway, known).await?);
-    answer.insert("pending_id".into(), record.plan.id.as_str().into());
-    answer.insert("cwd".into(), record.plan.cwd.as_str().into());
-    answer.insert("command".into(), record.plan.command.as_str().into());
-    answer.insert("state".into(), record.status.as_str().into());
-    Ok(axum::Json(answer).into_response())
+    let texts = runs::texts(&app.gateway, run).await?;
+    Ok(axum::Json(wire::Ran::new(&record, run, texts)).into_response())
 }
 
-/// `POST /deny/{id}`
+pub(crate) fn approval(fields: &mut Fields) -> Approval {
+    let digest = fields.text("digest", 1, 80);
+    let digest = fields.checked("digest", digest, |text| Digest::parse(&text));
+    let reason = fields.text("reason", 0, MAX_REASON);
+    let profile = name(fields, "profile").map(ProfileName::new);
+    Approval { digest, reason, profile, idempotency: None }
+}
+
+fn asks_not_to_wait(headers: &HeaderMap) -> bool {
+    headers.get_all("prefer").iter().any(|value| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("respond-async")))
+    })
+}
+
+/// Denies a plan.
+#[utoipa::path(post, path = "/deny/{id}", operation_id = "deny", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`")), request_body = Option<requests::DenyRequest>,
+    responses((status = 200, description = "It is denied", body = wire::Command),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "Already decided", body = ProblemBody)))]
 pub(crate) async fn deny(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let id = plan_id(&id)?;
-    let mut fields = Fields::optional(&body)?;
-    let reason = fields.text("reason", 0, MAX_REASON);
-    fields.done()?;
-    let record = app.gateway.deny(&who, &id, reason).await?;
-    Ok(axum::Json(wire::command(&record)).into_response())
+    let (id, reason) = about(&id, body.optional(), denial)?;
+    Ok(answered(&app.gateway.deny(&who, &id, reason).await?))
 }
 
-/// `POST /edit/{id}`
+pub(crate) fn denial(fields: &mut Fields) -> Option<String> {
+    fields.text("reason", 0, MAX_REASON)
+}
+
+/// Replaces a plan by an edited one, which is judged and waits anew.
+#[utoipa::path(post, path = "/edit/{id}", operation_id = "edit", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`")), request_body = requests::EditRequest,
+    responses((status = 200, description = "The new plan", body = wire::Command),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "Already decided", body = ProblemBody)))]
 pub(crate) async fn edit(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let id = plan_id(&id)?;
-    let mut fields = Fields::required(&body)?;
+    let (id, edit) = about(&id, body.required(), changes)?;
+    Ok(answered(&app.gateway.edit(&who, &id, edit).await?))
+}
+
+pub(crate) fn changes(fields: &mut Fields) -> Edit {
     let command = fields.text("command", 1, CommandText::MAX_CHARS);
     let command = fields.checked("command", command, CommandText::parse);
     let cwd = fields.text("cwd", 0, 500);
-    let timeout = timeout(&mut fields);
+    let timeout = timeout(fields);
     let note = fields.text("note", 0, Note::MAX_CHARS);
     let note = fields.checked("note", note, Note::parse);
-    fields.done()?;
-    let record = app.gateway.edit(&who, &id, Edit { command, cwd, timeout, note }).await?;
-    Ok(axum::Json(wire::command(&record)).into_response())
+    Edit { command, cwd, timeout, note }
 }
 
-/// `POST /reopen/{id}`
+/// Plans an expired plan anew.
+#[utoipa::path(post, path = "/reopen/{id}", operation_id = "reopen", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`")),
+    responses((status = 200, description = "The new plan", body = wire::Command),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "Not in a state to be re-opened", body = ProblemBody)))]
 pub(crate) async fn reopen(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let record = app.gateway.reopen(&who, &plan_id(&id)?).await?;
-    Ok(axum::Json(wire::command(&record)).into_response())
+    Ok(answered(&app.gateway.reopen(&who, &plan_id(&id)?).await?))
 }
 
-/// `POST /commands/{id}/cancel`
+/// Withdraws a plan that waits, or ends its run.
+#[utoipa::path(post, path = "/commands/{id}/cancel", operation_id = "cancel", tag = "plans",
+    params(("id" = String, Path, description = "`pending_id`")),
+    responses((status = 200, description = "As it is now; a run ends a little later", body = wire::Command),
+        (status = 404, description = "No such plan, or not yours", body = ProblemBody),
+        (status = 409, description = "Already settled", body = ProblemBody)))]
 pub(crate) async fn cancel(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let record = app.gateway.cancel(&who, &plan_id(&id)?).await?;
-    Ok(axum::Json(wire::command(&record)).into_response())
+    Ok(answered(&app.gateway.cancel(&who, &plan_id(&id)?).await?))
 }
 
-/// `POST /commands/{id}/extend`
+/// Gives a run more time.
+#[utoipa::path(post, path = "/commands/{id}/extend", operation_id = "extend", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`")), request_body = requests::ExtendRequest,
+    responses((status = 200, description = "As it is now", body = wire::Command),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "It does not run, or would not get longer", body = ProblemBody)))]
 pub(crate) async fn extend(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let id = plan_id(&id)?;
-    let mut fields = Fields::required(&body)?;
-    let asked = timeout(&mut fields);
-    fields.done()?;
-    let Some(asked) = asked else {
-        let fault = json!({ "type": "missing", "loc": ["body", "timeout_s"], "msg": "Field required", "input": {} });
-        return Err(Problem::fields(vec![fault]));
-    };
-    let record = app.gateway.extend(&who, &id, asked).await?;
-    Ok(axum::Json(wire::command(&record)).into_response())
+    let (id, asked) = about(&id, body.required(), extension)?;
+    let Some(asked) = asked else { return Err(Problem::fields(Vec::new())) };
+    Ok(answered(&app.gateway.extend(&who, &id, asked).await?))
 }
 
-/// `POST /policy/check`
-pub(crate) async fn check(State(app): State<App>, Caller(who): Caller, body: Bytes) -> Result<Response, Problem> {
-    let mut fields = Fields::required(&body)?;
+pub(crate) fn extension(fields: &mut Fields) -> Option<Timeout> {
+    let (min, max) = timeouts();
+    seconds(fields.needed_integer("timeout_s", min, max)?)
+}
+
+/// Judges a command without planning it.
+///
+/// An agent gets the judgement; people also get the commands that were found and the rules that were asked.
+#[utoipa::path(post, path = "/policy/check", operation_id = "check", tag = "policy", request_body = requests::CheckRequest,
+    responses((status = 200, description = "Whatever the verdict", body = wire::Checked)))]
+pub(crate) async fn check(State(app): State<App>, Caller(who): Caller, body: Body) -> Result<Response, Problem> {
+    let mut fields = body.required()?;
+    let read = question(&mut fields);
+    fields.done()?;
+    let Some(question) = read else { return Err(Problem::fields(Vec::new())) };
+    let explanation = app.gateway.check_policy(&question)?;
+    let answer = if who.is_only_agent() {
+        // What an agent needs to mend its command, and no more to probe the rules by.
+        wire::Checked::Judgement((&explanation.judgement).into())
+    } else {
+        wire::Checked::Explained((&explanation).into())
+    };
+    Ok(axum::Json(answer).into_response())
+}
+
+pub(crate) fn question(fields: &mut Fields) -> Option<PolicyQuestion> {
     let command = fields.needed_text("command", 1, CommandText::MAX_CHARS);
     let command = fields.checked("command", command, CommandText::parse);
-    let shell = shell(&mut fields);
+    let shell = shell(fields);
     let cwd = fields.text("cwd", 0, 500);
-    fields.done()?;
-    let Some(command) = command else { return Err(Problem::fields(Vec::new())) };
-    let explanation = app.gateway.check_policy(&PolicyQuestion { command, shell, cwd })?;
-    if who.is_only_agent() {
-        // What an agent needs to mend its command, and no more to probe the rules by.
-        return Ok(axum::Json(wire::judgement(&explanation.judgement)).into_response());
-    }
-    Ok(axum::Json(explanation).into_response())
+    Some(PolicyQuestion { command: command?, shell, cwd })
 }
 
 /// An id that is none names nothing.

@@ -6,28 +6,103 @@ use provara_gateway::{
     ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
     WorkspaceError,
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::lax;
+use crate::openapi::words;
+use crate::wire::Judgement;
+
+/// One fault of a request, in FastAPI's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Fault {
+    /// `missing`, `string_too_long`, `greater_than_equal`, …
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// Where: `body`, `query` or `header`, then the field's name; names and positions within it follow.
+    #[schema(schema_with = words::loc)]
+    pub(crate) loc: Vec<Value>,
+    pub(crate) msg: String,
+    /// What stood there; null where that is too long to tell.
+    #[schema(schema_with = words::anything)]
+    pub(crate) input: Value,
+    /// The bound that was broken, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::object)]
+    pub(crate) ctx: Option<Value>,
+}
+
+/// Faults of a request's fields.
+#[derive(ToSchema)]
+#[schema(as = RequestFaults)]
+#[expect(dead_code, reason = "documents what `Problem` sends")]
+pub(crate) struct FaultsBody {
+    detail: Vec<Fault>,
+    /// Always `invalid_request`.
+    code: String,
+    /// Also in the header `X-Request-Id`, and in the server's log.
+    request_id: String,
+}
+
+/// An error. `code` is for programs, `detail` for people.
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "documents what `Problem` sends")]
+pub(crate) struct ProblemBody<'a> {
+    detail: String,
+    /// `policy_denied`, `plan_not_pending`, `digest_mismatch`, `rate_limited`, …
+    code: String,
+    /// Also in the header `X-Request-Id`, and in the server's log.
+    request_id: String,
+    /// With `policy_denied`: the plan that was stored and not queued.
+    #[schema(nullable = false)]
+    pending_id: Option<String>,
+    /// With `policy_denied` and `judgement_changed`: why.
+    judgement: Option<Judgement<'a>>,
+    /// With conflicts: the state that was found.
+    #[schema(schema_with = words::state, required = false)]
+    state: Option<String>,
+    /// With `digest_mismatch`: the plan's own.
+    #[schema(schema_with = words::digest, required = false)]
+    digest: Option<String>,
+}
 
 /// An error on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
-    detail: Value,
+    detail: Detail,
     more: Map<String, Value>,
     retry_after: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Detail {
+    Text(String),
+    Faults(Vec<Fault>),
+}
+
+#[derive(Serialize)]
+struct Sent {
+    detail: Detail,
+    code: &'static str,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 impl Problem {
     /// An error that the caller can do something about.
     pub(crate) fn caller(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
-        Self { status, code, detail: detail.to_string().into(), more: Map::new(), retry_after: None }
+        Self { status, code, detail: Detail::Text(detail.to_string()), more: Map::new(), retry_after: None }
     }
 
     /// Faults of a request's fields, in FastAPI's shape.
-    pub(crate) fn fields(faults: Vec<Value>) -> Self {
+    pub(crate) fn fields(faults: Vec<Fault>) -> Self {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self { status, code: "invalid_request", detail: faults.into(), more: Map::new(), retry_after: None }
+        Self { status, code: "invalid_request", detail: Detail::Faults(faults), more: Map::new(), retry_after: None }
     }
 
     /// An error of ours. The caller learns that it is not theirs; the log has the whole chain.
@@ -56,6 +131,14 @@ impl Problem {
         self
     }
 
+    pub(crate) fn judged(self, judgement: &provara_domain::Judgement) -> Self {
+        // What cannot be told is left out; the words of `detail` say the same.
+        match serde_json::to_value(Judgement::from(judgement)) {
+            Ok(judgement) => self.with("judgement", judgement),
+            Err(_) => self,
+        }
+    }
+
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
@@ -63,11 +146,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = self.more;
-        body.insert("detail".into(), self.detail);
-        body.insert("code".into(), self.code.into());
         // `request_id` is put in by the layer that knows it.
-        let mut response = (self.status, axum::Json(Value::Object(body))).into_response();
+        let body = Sent { detail: self.detail, code: self.code, more: self.more };
+        let mut response = (self.status, axum::Json(body)).into_response();
         response.extensions_mut().insert(IsProblem);
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -107,8 +188,8 @@ impl From<ProposeError> for Problem {
 }
 
 /// A fault of one field of the body that only the gateway could see.
-fn field(name: &str, kind: &str, message: &str) -> Problem {
-    Problem::fields(vec![json!({ "type": kind, "loc": ["body", name], "msg": message, "input": null })])
+fn field(name: &'static str, kind: &'static str, message: &str) -> Problem {
+    Problem::fields(vec![lax::Fault::new(kind, message, None).at(["body", name], Value::Null)])
 }
 
 impl From<DecideError> for Problem {
@@ -123,10 +204,12 @@ impl From<DecideError> for Problem {
             DecideError::DigestMismatch { found } => {
                 Self::caller(StatusCode::CONFLICT, "digest_mismatch", text).with("digest", found.as_str())
             }
-            DecideError::JudgementChanged { record } => Self::caller(StatusCode::CONFLICT, "judgement_changed", text)
-                .with("judgement", crate::wire::judgement(&record.judgement)),
-            DecideError::PolicyDenied { record } => Self::caller(StatusCode::FORBIDDEN, "policy_denied", text)
-                .with("judgement", crate::wire::judgement(&record.judgement)),
+            DecideError::JudgementChanged { record } => {
+                Self::caller(StatusCode::CONFLICT, "judgement_changed", text).judged(&record.judgement)
+            }
+            DecideError::PolicyDenied { record } => {
+                Self::caller(StatusCode::FORBIDDEN, "policy_denied", text).judged(&record.judgement)
+            }
             DecideError::IdempotencyMismatch => {
                 Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", text)
             }

@@ -94,6 +94,11 @@ impl<K: Eq + Hash + Clone> Streams<K> {
         *count += 1;
         Some(Held { client: client.clone(), held: Arc::clone(&self.held) })
     }
+
+    /// Returns how many streams are open, of all clients.
+    pub(crate) fn open(&self) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
 }
 
 impl<K: Eq + Hash> Drop for Held<K> {

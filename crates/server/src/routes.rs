@@ -3,20 +3,20 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use provara_domain::{Timestamp, TokenId};
 use provara_gateway::Gateway;
-use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::access::{Caller, Reader, guard};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemBody};
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{erase, events, evidence, people, plans, runs};
+use crate::{erase, events, evidence, metrics, openapi, people, plans, runs, wire};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -48,53 +48,33 @@ pub(crate) struct App {
     pub(crate) gateway: Gateway,
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) agents: Arc<Windows<IpAddr>>,
+    /// What agents ask policy has windows of its own: asking first must not use up the room to plan.
+    pub(crate) checks: Arc<Windows<IpAddr>>,
     pub(crate) people: Arc<Windows<TokenId>>,
     pub(crate) failures: Arc<Windows<IpAddr>>,
     pub(crate) streams: Arc<Streams<TokenId>>,
-    started_at: Timestamp,
+    pub(crate) metrics: Arc<metrics::Edge>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// Returns the whole service.
 pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
     let app = App {
         agents: Arc::new(Windows::new(config.agents)),
+        checks: Arc::new(Windows::new(config.agents)),
         people: Arc::new(Windows::new(config.people)),
         failures: Arc::new(Windows::new(config.failures)),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
+        metrics: Arc::new(metrics::Edge::new()),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),
     };
-    Router::new()
-        .route("/status", get(status))
-        .route("/health", get(health))
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(ready))
-        .route("/plan", post(plans::plan))
-        .route("/pending", get(plans::pending))
-        .route("/approve/{id}", post(plans::approve))
-        .route("/deny/{id}", post(plans::deny))
-        .route("/edit/{id}", post(plans::edit))
-        .route("/reopen/{id}", post(plans::reopen))
-        .route("/commands", get(plans::commands))
-        .route("/commands/{id}", get(plans::command))
-        .route("/commands/{id}/cancel", post(plans::cancel))
-        .route("/commands/{id}/extend", post(plans::extend))
-        .route("/runs", get(runs::runs))
-        .route("/runs/{id}", get(runs::run))
-        .route("/runs/{id}/output", get(runs::output))
-        .route("/events", get(events::events))
-        .route("/policy", get(policy))
-        .route("/policy/check", post(plans::check))
-        .route("/audit", get(evidence::entries))
-        .route("/audit/checkpoint", get(evidence::checkpoint))
-        .route("/audit/inclusion", get(evidence::inclusion))
-        .route("/audit/consistency", get(evidence::consistency))
-        .route("/erase", post(erase::erase))
-        .route("/tokens", get(people::tokens).post(people::create_token))
-        .route("/tokens/{id}", delete(people::revoke_token))
-        .route("/workspaces", get(people::workspaces).post(people::add_workspace).delete(people::remove_workspace))
+    let (routes, mut document) = routes().split_for_parts();
+    openapi::complete(&mut document, app.config.version);
+    routes
         .fallback(unknown)
+        .layer(Extension(openapi::Documents::of(&document)))
         .layer(from_fn(framework_errors))
         // `guard` has bounded the body already.
         .layer(DefaultBodyLimit::disable())
@@ -102,34 +82,76 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         .with_state(app)
 }
 
+/// Every route, with what `/openapi.json` tells of it.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(health))
+        .routes(routes!(alive))
+        .routes(routes!(ready))
+        .routes(routes!(plans::plan))
+        .routes(routes!(plans::pending))
+        .routes(routes!(plans::approve))
+        .routes(routes!(plans::deny))
+        .routes(routes!(plans::edit))
+        .routes(routes!(plans::reopen))
+        .routes(routes!(plans::commands))
+        .routes(routes!(plans::command))
+        .routes(routes!(plans::cancel))
+        .routes(routes!(plans::extend))
+        .routes(routes!(runs::runs))
+        .routes(routes!(runs::run))
+        .routes(routes!(runs::output))
+        .routes(routes!(events::events))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(policy))
+        .routes(routes!(plans::check))
+        .routes(routes!(evidence::entries))
+        .routes(routes!(evidence::checkpoint))
+        .routes(routes!(evidence::inclusion))
+        .routes(routes!(evidence::consistency))
+        .routes(routes!(erase::erase))
+        .routes(routes!(people::tokens, people::create_token))
+        .routes(routes!(people::revoke_token))
+        .routes(routes!(people::workspaces, people::add_workspace, people::remove_workspace))
+        .routes(routes!(openapi::json))
+        .routes(routes!(openapi::docs))
+        .routes(routes!(openapi::style))
+}
+
+/// Tells how much waits, and which version this is.
+#[utoipa::path(get, path = "/status", operation_id = "status", tag = "server", security(()),
+    responses((status = 200, description = "For anyone", body = wire::ServerStatus)))]
 async fn status(State(app): State<App>) -> Response {
     let counts = app.gateway.counts();
-    axum::Json(json!({
-        "ok": true,
-        "pending_count": counts.pending,
-        "denied_count": counts.denied + counts.blocked,
-        "token_required": true,
-        "single_token": app.gateway.config().single_token,
-        "version": app.config.version,
-    }))
+    axum::Json(wire::ServerStatus {
+        ok: true,
+        pending_count: counts.pending,
+        denied_count: counts.denied + counts.blocked,
+        token_required: true,
+        single_token: app.gateway.config().single_token,
+        version: app.config.version,
+    })
     .into_response()
 }
 
+/// Tells how the server is.
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "server",
+    responses((status = 200, description = "For people also what the host can enforce", body = wire::Health)))]
 async fn health(State(app): State<App>, Caller(who): Caller) -> Response {
     let counts = app.gateway.counts();
     let now = app.gateway.now();
-    let mut answer = json!({
-        "status": "healthy",
-        "uptime_seconds": now.since(app.started_at).as_secs_f64(),
-        "memory_mb": resident_mib(),
-        "pending_count": counts.pending,
-        "runs_count": counts.runs,
-        "timestamp": now.rfc3339(),
-    });
-    if let (Some(fields), false) = (answer.as_object_mut(), who.is_only_agent()) {
-        fields.insert("confinement".into(), json!(app.gateway.host_report()));
-    }
-    axum::Json(answer).into_response()
+    let confinement = if who.is_only_agent() { None } else { app.gateway.host_report() };
+    axum::Json(wire::Health {
+        status: "healthy",
+        uptime_seconds: now.since(app.started_at).as_secs_f64(),
+        memory_mb: resident_mib(),
+        pending_count: counts.pending,
+        runs_count: counts.runs,
+        timestamp: now.rfc3339(),
+        confinement: confinement.map(wire::Confinement::from),
+    })
+    .into_response()
 }
 
 /// Memory that the server holds, in MiB; 0 where the system does not say.
@@ -139,6 +161,17 @@ fn resident_mib() -> f64 {
     f64::from(pages) * 4096.0 / f64::from(1u32 << 20)
 }
 
+/// Says that the process lives.
+#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "server", security(()),
+    responses((status = 200, description = "`ok`", content_type = "text/plain", body = String)))]
+async fn alive() -> &'static str {
+    "ok"
+}
+
+/// Says whether requests are welcome.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "server", security(()),
+    responses((status = 200, description = "`ready`", content_type = "text/plain", body = String),
+        (status = 503, description = "The server is stopping", body = ProblemBody)))]
 async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     if app.gateway.is_stopping() {
         let text = "the server is stopping";
@@ -147,9 +180,21 @@ async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     Ok("ready")
 }
 
+/// Shows the rules in force.
+#[utoipa::path(get, path = "/policy", operation_id = "policy", tag = "policy",
+    responses((status = 200, description = "For people", body = wire::PolicyInForce)))]
 async fn policy(State(app): State<App>, _: Reader) -> Response {
-    let rules: Vec<_> = app.gateway.policy_rules().collect();
-    axum::Json(json!({ "policy": app.gateway.policy_version(), "rules": rules })).into_response()
+    let rules = app.gateway.policy_rules().map(|rule| wire::Rule {
+        id: &rule.id,
+        category: &rule.category,
+        severity: rule.severity,
+        verdict: rule.verdict,
+        shells: &rule.shells,
+        reason: &rule.reason,
+        examples: wire::Examples { matching: &rule.examples.matching, not_matching: &rule.examples.not_matching },
+    });
+    let rules = rules.collect();
+    axum::Json(wire::PolicyInForce { policy: app.gateway.policy_version().into(), rules }).into_response()
 }
 
 /// A path with a slash at its end is sent to the one without, as clients of the original expect.
@@ -178,10 +223,8 @@ async fn framework_errors(request: Request, next: Next) -> Response {
             }
             problem
         }
-        StatusCode::BAD_REQUEST if plain => {
-            let fault = json!({ "type": "value_error", "loc": ["query"], "msg": "Value error, the query cannot be read", "input": null });
-            Problem::fields(vec![fault]).into_response()
-        }
+        // A path that is no UTF-8 names nothing.
+        StatusCode::BAD_REQUEST if plain => Problem::not_found().into_response(),
         _ => response,
     }
 }

@@ -1,22 +1,25 @@
 //! Runs and their output.
 
+use std::io;
+
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use provara_domain::{RunId, Stream, TokenId};
 use provara_gateway::{Gateway, PlanRecord, RunRecord};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
-use crate::access::Caller;
-use crate::plans::{Page, listed};
-use crate::problem::Problem;
+use crate::access::{Caller, Shown};
+use crate::openapi::words;
+use crate::plans::{Page, PageParams, listed};
+use crate::problem::{Problem, ProblemBody};
+use crate::query::Query;
 use crate::rate::Held;
 use crate::routes::App;
-use crate::wire;
+use crate::wire::{self, Texts};
 
 /// The most of a stream that a JSON answer holds, in bytes.
 const IN_JSON: usize = 1 << 20;
@@ -24,80 +27,90 @@ const IN_JSON: usize = 1 << 20;
 const IN_PAGE: usize = 1 << 20;
 
 /// Returns a run's output as text, for a JSON answer. What is not UTF-8 is replaced here and kept in the raw bytes.
-pub(crate) async fn texts(gateway: &Gateway, run: &RunRecord) -> Result<Map<String, Value>, Problem> {
-    let mut fields = Map::new();
-    for stream in [Stream::Stdout, Stream::Stderr] {
-        let page = gateway.output(&run.id, stream, 0, IN_JSON).await?;
-        let held = u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
-        fields.insert(stream.as_str().into(), String::from_utf8_lossy(&page.bytes).into());
-        fields.insert(format!("{}_truncated", stream.as_str()), (page.total > held).into());
-    }
-    Ok(fields)
+pub(crate) async fn texts(gateway: &Gateway, run: &RunRecord) -> Result<Texts, Problem> {
+    Ok(Texts { stdout: text(gateway, run, Stream::Stdout).await?, stderr: text(gateway, run, Stream::Stderr).await? })
 }
 
-/// `GET /runs`
-pub(crate) async fn runs(
-    State(app): State<App>,
-    Caller(who): Caller,
-    Query(page): Query<Page>,
-) -> Result<Response, Problem> {
-    let records = app.gateway.runs(&who, page.before(), page.limit()).await?;
-    Ok(listed(&records, page.limit(), wire::command))
+async fn text(gateway: &Gateway, run: &RunRecord, stream: Stream) -> Result<(String, bool), Problem> {
+    let page = gateway.output(&run.id, stream, 0, IN_JSON).await?;
+    let held = u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
+    Ok((String::from_utf8_lossy(&page.bytes).into_owned(), page.total > held))
 }
 
-/// `GET /runs/{run_id}`
+/// A plan with its run's output.
+pub(crate) async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Result<Response, Problem> {
+    let texts = match &record.run {
+        Some(run) => Some(texts(gateway, run).await?),
+        None => None,
+    };
+    Ok(axum::Json(wire::Command::with_output(record, texts)).into_response())
+}
+
+/// Lists plans that have a run, newest run first.
+#[utoipa::path(get, path = "/runs", operation_id = "runs", tag = "runs", params(PageParams),
+    responses((status = 200, description = "An agent gets its own", body = Vec<wire::Command>,
+        headers(("X-Next-Cursor" = u64, description = "Goes into `before`; absent at the end")))))]
+pub(crate) async fn runs(State(app): State<App>, Caller(who): Caller, mut query: Query) -> Result<Response, Problem> {
+    let Page { limit, before } = Page::read(&mut query);
+    query.done()?;
+    let records = app.gateway.runs(&who, before, limit).await?;
+    Ok(listed::<wire::Command<'_>>(&records, limit))
+}
+
+/// Tells of one run, with its plan.
+#[utoipa::path(get, path = "/runs/{id}", operation_id = "run", tag = "runs",
+    params(("id" = String, Path, description = "`run_id`")),
+    responses((status = 200, description = "With its output", body = wire::Command),
+        (status = 404, description = "No such run, or not yours", body = ProblemBody)))]
 pub(crate) async fn run(
     State(app): State<App>,
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let (record, _) = visible(&app, &who, &id).await?;
-    let mut value = wire::command(&record);
-    if let Some(known) = &record.run
-        && let Some(run) = value.get_mut("run").and_then(Value::as_object_mut)
-    {
-        run.append(&mut texts(&app.gateway, known).await?);
-    }
-    Ok(axum::Json(value).into_response())
+    with_output(&app.gateway, &record).await
 }
 
-/// Which output to read.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Reading {
-    stream: Option<String>,
-    offset: Option<u64>,
-    follow: Option<String>,
-}
-
-/// `GET /runs/{run_id}/output`
+/// Sends a run's output as it was written, a MiB at a time or as it comes.
+#[utoipa::path(get, path = "/runs/{id}/output", operation_id = "output", tag = "runs",
+    params(("id" = String, Path, description = "`run_id`"), ("stream" = inline(Option<words::WhichStream>), Query),
+        ("offset" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
+            description = "The first byte wanted, counted in bytes that were written"),
+        ("follow" = Option<bool>, Query, description = "Whether to send on until the run has ended")),
+    responses((status = 200, description = "Raw bytes", content_type = "application/octet-stream",
+        body = inline(words::Bytes), headers(
+            ("X-Provara-Offset" = u64, description = "Where these bytes begin"),
+            ("X-Provara-Next-Offset" = u64, description = "Where to go on; not with `follow`"),
+            ("X-Provara-Total" = u64, description = "How many bytes were written so far; not with `follow`"),
+            ("X-Provara-Gap" = u64, description = "How many bytes before these were not kept, where some were not"))),
+        (status = 404, description = "No such run, or not yours", body = ProblemBody)))]
 pub(crate) async fn output(
     State(app): State<App>,
     Caller(who): Caller,
+    Extension(Shown(secret)): Extension<Shown>,
     Path(id): Path<String>,
-    Query(reading): Query<Reading>,
+    mut query: Query,
 ) -> Result<Response, Problem> {
     let (_, id) = visible(&app, &who, &id).await?;
-    let stream = match reading.stream.as_deref() {
-        None | Some("stdout") => Stream::Stdout,
-        Some("stderr") => Stream::Stderr,
-        Some(other) => {
-            let msg = "Value error, a stream is `stdout` or `stderr`";
-            let fault = json!({ "type": "value_error", "loc": ["query", "stream"], "msg": msg, "input": other });
-            return Err(Problem::fields(vec![fault]));
-        }
-    };
-    let offset = reading.offset.unwrap_or(0);
-    if matches!(reading.follow.as_deref(), Some("1" | "true")) {
-        let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-        return Ok(raw(Body::from_stream(follow(app.gateway.clone(), id, stream, offset, place)), &[]));
-    }
+    let streams = [Stream::Stdout, Stream::Stderr].map(|stream| (stream.as_str(), stream));
+    let stream = query.word("stream", &streams).unwrap_or(Stream::Stdout);
+    let offset = query.position("offset").unwrap_or(0);
+    let follows = query.flag("follow").unwrap_or(false);
+    query.done()?;
     let page = app.gateway.output(&id, stream, offset, IN_PAGE).await?;
     let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
-    let mut headers =
-        vec![("x-provara-offset", page.offset), ("x-provara-next-offset", next), ("x-provara-total", page.total)];
+    let mut headers = vec![("x-provara-offset", page.offset)];
     if page.gap {
         headers.push(("x-provara-gap", page.offset - offset.min(page.offset)));
     }
+    if follows {
+        let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
+        let following = Following { gateway: app.gateway, secret, run: id, stream, next, ended: false, _place: place };
+        let first = stream::iter(Some(page.bytes).filter(|bytes| !bytes.is_empty()).map(Ok));
+        let rest = stream::try_unfold(following, Following::more);
+        return Ok(raw(Body::from_stream(first.chain(rest)), &headers));
+    }
+    headers.extend([("x-provara-next-offset", next), ("x-provara-total", page.total)]);
     Ok(raw(Body::from(page.bytes), &headers))
 }
 
@@ -113,35 +126,45 @@ fn raw(body: Body, numbers: &[(&'static str, u64)]) -> Response {
     response
 }
 
-/// A run's output from `offset` on until the run has ended. The reader's pace is the stream's: nothing is held for it.
-fn follow(
+/// A run's output as it comes, until the run has ended. The reader's pace is the stream's: nothing is held for it.
+struct Following {
     gateway: Gateway,
-    id: RunId,
+    /// SHA-256 of the token that opened the stream.
+    secret: [u8; 32],
+    run: RunId,
     stream: Stream,
-    offset: u64,
-    place: Held<TokenId>,
-) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold((gateway, id, offset, place, false), move |(gateway, id, offset, place, done)| async move {
-        let mut offset = offset;
-        loop {
-            if done {
-                return None;
+    /// The byte that comes next.
+    next: u64,
+    /// Whether the last page was the output's end.
+    ended: bool,
+    _place: Held<TokenId>,
+}
+
+impl Following {
+    /// The next bytes. An error breaks the answer off, so that nobody takes what came for the whole: a reader that comes
+    /// back with its offset is told what it may still have, and what was dropped.
+    async fn more(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        while !self.ended {
+            self.gateway.output_grown(&self.run, self.stream, self.next).await;
+            if self.gateway.authenticate(&self.secret).is_none() {
+                return Err(io::Error::other("the token was revoked"));
             }
-            let page = match gateway.output(&id, stream, offset, IN_PAGE).await {
-                Ok(page) => page,
-                Err(error) => return Some((Err(std::io::Error::other(error)), (gateway, id, offset, place, true))),
-            };
-            let next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
+            let page = self.gateway.output(&self.run, self.stream, self.next, IN_PAGE).await;
+            let page = page.map_err(io::Error::other)?;
+            if page.gap {
+                // What was read before has to leave first: an answer that breaks off takes what is still buffered with it.
+                tokio::task::yield_now().await;
+                return Err(io::Error::other("the reader did not keep up, and bytes were dropped"));
+            }
+            self.next = page.offset + u64::try_from(page.bytes.len()).unwrap_or(0);
+            // A full page may have more behind it, also of a run that has ended.
+            self.ended = page.ended && page.bytes.is_empty();
             if !page.bytes.is_empty() {
-                return Some((Ok(page.bytes), (gateway, id, next, place, false)));
+                return Ok(Some((page.bytes, self)));
             }
-            if page.ended {
-                return None;
-            }
-            gateway.output_grown(&id, stream, next).await;
-            offset = next;
         }
-    })
+        Ok(None)
+    }
 }
 
 async fn visible(app: &App, who: &provara_domain::Principal, raw: &str) -> Result<(PlanRecord, RunId), Problem> {

@@ -34,7 +34,8 @@ pub enum ServeError {
     Accept(#[source] io::Error),
 }
 
-/// Serves `router` on `listener` until `stop` resolves; then lets open requests end for a bounded time.
+/// Serves `router` on `listener` until `stop` resolves; then lets open requests end until `quiet` resolves, when no answer
+/// is still in the making, and for a bounded time after that.
 ///
 /// # Errors
 /// When the listener is broken.
@@ -43,6 +44,7 @@ pub async fn serve(
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
     stop: impl Future<Output = ()>,
+    quiet: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stopping, _) = watch::channel(false);
@@ -88,6 +90,7 @@ pub async fn serve(
     drop(listener);
     stopping.send_replace(true);
     let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    quiet.await;
     let _ = tokio::time::timeout(GRACE, room.acquire_many(all)).await;
     Ok(())
 }

@@ -1,120 +1,647 @@
 //! What clients see of the domain's types. Converted by hand: the domain may change, the wire may not.
+//!
+//! Each answer is one struct: what is serialised and what `/openapi.json` says of it cannot drift apart.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use provara_domain::{Judgement, Outcome, Role};
-use provara_gateway::{PlanRecord, RunRecord, TokenRecord};
-use serde_json::{Map, Value, json};
+use provara_domain::{
+    DecisionKind, DecisionMethod, EnvName, Limit, Note, Role, Severity, Shell, SpawnFailure, Status, Verdict,
+};
+use provara_gateway::{Explanation, PlanRecord, RunRecord, TokenRecord};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-/// A judgement with every reason.
-pub(crate) fn judgement(judgement: &Judgement) -> Value {
-    json!({
-        "verdict": judgement.verdict,
-        "severity": judgement.severity,
-        "reasons": judgement.reasons,
-        "policy": judgement.policy,
-    })
+use crate::openapi::words;
+
+/// A range of bytes of the command's text, end excluded, on character borders.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Span {
+    start: usize,
+    end: usize,
 }
 
-/// What a new plan is answered with: the documented fields and ours.
-pub(crate) fn queued(record: &PlanRecord, url: String) -> Value {
-    json!({
-        "pending_id": record.plan.id,
-        "queued": true,
-        "command": record.plan.command.as_str(),
-        "state": record.status,
-        "digest": record.digest,
-        "judgement": judgement(&record.judgement),
-        "expires_at": record.expires_at.rfc3339(),
-        "url": url,
-    })
-}
-
-/// One line of the queue.
-pub(crate) fn pending(record: &PlanRecord) -> Value {
-    let mut fields = plan_fields(record);
-    fields.insert("judgement".into(), judgement(&record.judgement));
-    Value::Object(fields)
-}
-
-/// A plan with what became of it. Output is added by whoever may read it.
-pub(crate) fn command(record: &PlanRecord) -> Value {
-    let mut fields = plan_fields(record);
-    fields.insert("judgement".into(), judgement(&record.judgement));
-    fields.insert("superseded_by".into(), json!(record.superseded_by));
-    fields.insert("origin".into(), json!(record.origin));
-    fields.insert("decision".into(), decision(record));
-    fields.insert("run".into(), record.run.as_ref().map_or(Value::Null, run));
-    Value::Object(fields)
-}
-
-fn plan_fields(record: &PlanRecord) -> Map<String, Value> {
-    let plan = &record.plan;
-    let value = json!({
-        "pending_id": plan.id,
-        "command": plan.command.as_str(),
-        "cwd": plan.cwd.as_str(),
-        "timeout_s": plan.timeout.seconds(),
-        "note": record.note.as_ref().map(provara_domain::Note::as_str),
-        "ts": record.queued_at.unix_seconds(),
-        "queued_at": record.queued_at.rfc3339(),
-        "expires_at": record.expires_at.rfc3339(),
-        "agent": plan.agent,
-        "shell": plan.shell,
-        "env": plan.env,
-        "stdin_b64": plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
-        "target": plan.target,
-        "profile": plan.profile,
-        "digest": record.digest,
-        "state": record.status,
-        "revision": record.revision,
-        "erased_at": record.erased_at.map(provara_domain::Timestamp::rfc3339),
-    });
-    match value {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
+impl From<&provara_domain::Span> for Span {
+    fn from(span: &provara_domain::Span) -> Self {
+        Self { start: span.start, end: span.end }
     }
 }
 
-fn decision(record: &PlanRecord) -> Value {
-    let Some(known) = &record.decision else { return Value::Null };
-    json!({
-        "decision": known.decision.decision,
-        "approver": known.decision.approver,
-        "method": known.decision.method,
-        "profile": known.decision.profile,
-        "digest": known.digest,
-        "reason": known.reason,
-        "at": known.decision.ts.rfc3339(),
-    })
+/// One reason of a judgement.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Reason<'a> {
+    /// The rule's id, or one of the engine's own (`opaque`, `limit`, `unknown_command`, …).
+    rule: &'a str,
+    category: &'a str,
+    #[schema(schema_with = words::verdict)]
+    verdict: Verdict,
+    #[schema(schema_with = words::severity)]
+    severity: Severity,
+    /// For the approver, in plain words.
+    text: &'a str,
+    /// The bytes it speaks of; null where it speaks of the whole command.
+    #[schema(required)]
+    span: Option<Span>,
 }
 
-/// A run.
-pub(crate) fn run(run: &RunRecord) -> Value {
-    json!({
-        "run_id": run.id,
-        "started_at": run.started_at.rfc3339(),
-        "timeout_s": run.timeout.seconds(),
-        "duration_ms": run.duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        "outcome": run.outcome.as_ref().map(outcome),
-        "exit_code": run.outcome.as_ref().and_then(Outcome::exit_code),
-        "enforced": run.enforced,
-        "stdout_bytes": run.stdout_bytes,
-        "stderr_bytes": run.stderr_bytes,
-    })
+/// Which policy judged.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PolicyVersion<'a> {
+    version: &'a str,
+    /// The digest of every rule file and setting that can change a verdict.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
 }
 
-fn outcome(outcome: &Outcome) -> Value {
-    json!(outcome)
+impl<'a> From<&'a provara_domain::PolicyVersion> for PolicyVersion<'a> {
+    fn from(known: &'a provara_domain::PolicyVersion) -> Self {
+        Self { version: &known.version, digest: known.digest.as_str() }
+    }
+}
+
+/// What policy says about a command: the strictest verdict of all parts, with every reason.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Judgement<'a> {
+    #[schema(schema_with = words::verdict)]
+    verdict: Verdict,
+    #[schema(schema_with = words::severity)]
+    severity: Severity,
+    reasons: Vec<Reason<'a>>,
+    policy: PolicyVersion<'a>,
+}
+
+impl<'a> From<&'a provara_domain::Judgement> for Judgement<'a> {
+    fn from(judgement: &'a provara_domain::Judgement) -> Self {
+        let reasons = judgement.reasons.iter().map(|reason| Reason {
+            rule: &reason.rule,
+            category: &reason.category,
+            verdict: reason.verdict,
+            severity: reason.severity,
+            text: &reason.text,
+            span: reason.span.as_ref().map(Span::from),
+        });
+        Self {
+            verdict: judgement.verdict,
+            severity: judgement.severity,
+            reasons: reasons.collect(),
+            policy: (&judgement.policy).into(),
+        }
+    }
+}
+
+/// A plan that was queued: the documented fields and ours.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Queued<'a> {
+    pending_id: &'a str,
+    /// Always true; a plan that policy denies is answered with 403.
+    queued: bool,
+    command: &'a str,
+    #[schema(schema_with = words::state)]
+    state: Status,
+    /// SHA-256 of the plan's canonical form; send it with the approval to approve exactly this.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
+    judgement: Judgement<'a>,
+    /// When it expires undecided, RFC 3339.
+    #[schema(format = DateTime)]
+    expires_at: String,
+    /// Where to look at it.
+    url: String,
+}
+
+impl<'a> Queued<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, url: String) -> Self {
+        Self {
+            pending_id: record.plan.id.as_str(),
+            queued: true,
+            command: record.plan.command.as_str(),
+            state: record.status,
+            digest: record.digest.as_str(),
+            judgement: (&record.judgement).into(),
+            expires_at: record.expires_at.rfc3339(),
+            url,
+        }
+    }
+}
+
+/// A proposed command with its context.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Plan<'a> {
+    pending_id: &'a str,
+    /// The command, to the byte.
+    command: &'a str,
+    cwd: &'a str,
+    timeout_s: u32,
+    /// What the agent says about it.
+    #[schema(required)]
+    note: Option<&'a str>,
+    /// When it was planned, Unix seconds.
+    ts: f64,
+    /// When it was planned, RFC 3339.
+    #[schema(format = DateTime)]
+    queued_at: String,
+    /// When it expires undecided, RFC 3339.
+    #[schema(format = DateTime)]
+    expires_at: String,
+    /// Who proposed it.
+    agent: &'a str,
+    #[schema(schema_with = words::shell)]
+    shell: Shell,
+    /// Variables that it names; nothing else is inherited but a fixed list.
+    #[schema(value_type = BTreeMap<String, String>)]
+    env: &'a BTreeMap<EnvName, String>,
+    /// What it reads, base64; null is an empty input.
+    #[schema(required)]
+    stdin_b64: Option<String>,
+    /// The host that runs it.
+    target: &'a str,
+    /// The confinement that the agent asks for.
+    profile: &'a str,
+    /// SHA-256 of the plan's canonical form.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
+    #[schema(schema_with = words::state)]
+    state: Status,
+    /// Grows with every change; goes into `revision` when waiting.
+    revision: u64,
+    /// When an admin, or age, had its command, input and output erased, RFC 3339.
+    #[schema(required, format = DateTime)]
+    erased_at: Option<String>,
+    judgement: Judgement<'a>,
+}
+
+impl<'a> From<&'a PlanRecord> for Plan<'a> {
+    fn from(record: &'a PlanRecord) -> Self {
+        let plan = &record.plan;
+        Self {
+            pending_id: plan.id.as_str(),
+            command: plan.command.as_str(),
+            cwd: plan.cwd.as_str(),
+            timeout_s: plan.timeout.seconds(),
+            note: record.note.as_ref().map(Note::as_str),
+            ts: record.queued_at.unix_seconds(),
+            queued_at: record.queued_at.rfc3339(),
+            expires_at: record.expires_at.rfc3339(),
+            agent: plan.agent.as_str(),
+            shell: plan.shell,
+            env: &plan.env,
+            stdin_b64: plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            target: plan.target.as_str(),
+            profile: plan.profile.as_str(),
+            digest: record.digest.as_str(),
+            state: record.status,
+            revision: record.revision,
+            erased_at: record.erased_at.map(provara_domain::Timestamp::rfc3339),
+            judgement: (&record.judgement).into(),
+        }
+    }
+}
+
+/// What was decided, and by whom.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Decision<'a> {
+    #[schema(schema_with = words::decision)]
+    decision: DecisionKind,
+    approver: &'a str,
+    #[schema(schema_with = words::method)]
+    method: DecisionMethod,
+    /// The confinement that was decided on.
+    profile: &'a str,
+    /// SHA-256 of the decision's canonical form.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
+    /// The approver's words for the agent.
+    #[schema(required)]
+    reason: Option<&'a str>,
+    /// When, RFC 3339.
+    #[schema(format = DateTime)]
+    at: String,
+}
+
+/// A plan with what became of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Command<'a> {
+    #[serde(flatten)]
+    plan: Plan<'a>,
+    /// The plan that carries an approver's edit of this one.
+    #[schema(required)]
+    superseded_by: Option<&'a str>,
+    /// The plan that this one edits or re-opens.
+    #[schema(required)]
+    origin: Option<&'a str>,
+    #[schema(required)]
+    decision: Option<Decision<'a>>,
+    #[schema(required)]
+    run: Option<Run<'a>>,
+}
+
+impl<'a> From<&'a PlanRecord> for Command<'a> {
+    fn from(record: &'a PlanRecord) -> Self {
+        Self::with_output(record, None)
+    }
+}
+
+impl<'a> Command<'a> {
+    /// A plan with its run's output as text.
+    pub(crate) fn with_output(record: &'a PlanRecord, texts: Option<Texts>) -> Self {
+        let decision = record.decision.as_ref().map(|known| Decision {
+            decision: known.decision.decision,
+            approver: known.decision.approver.as_str(),
+            method: known.decision.method,
+            profile: known.decision.profile.as_str(),
+            digest: known.digest.as_str(),
+            reason: known.reason.as_deref(),
+            at: known.decision.ts.rfc3339(),
+        });
+        Self {
+            plan: record.into(),
+            superseded_by: record.superseded_by.as_ref().map(|id| id.as_str()),
+            origin: record.origin.as_ref().map(|id| id.as_str()),
+            decision,
+            run: record.run.as_ref().map(|run| Run::new(run, texts)),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Outcome<'a> {
+    /// The shell ended by itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// A signal that was not ours ended the shell.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It was ended at its time-out.
+    TimedOut,
+    /// It was ended because somebody asked for it.
+    Cancelled,
+    /// It was never started.
+    SpawnFailed {
+        #[schema(schema_with = words::spawn_failure)]
+        failure: SpawnFailure,
+        /// What was missing and what the operator can do.
+        message: &'a str,
+    },
+    /// It went over a bound of its profile.
+    LimitExceeded {
+        #[schema(schema_with = words::limit)]
+        limit: Limit,
+    },
+}
+
+impl<'a> From<&'a provara_domain::Outcome> for Outcome<'a> {
+    fn from(outcome: &'a provara_domain::Outcome) -> Self {
+        use provara_domain::Outcome as Known;
+        match outcome {
+            Known::Exited { code } => Self::Exited { code: *code },
+            Known::Signalled { signal } => Self::Signalled { signal: *signal },
+            Known::TimedOut => Self::TimedOut,
+            Known::Cancelled => Self::Cancelled,
+            Known::SpawnFailed { failure, message } => Self::SpawnFailed { failure: *failure, message },
+            Known::LimitExceeded { limit } => Self::LimitExceeded { limit: *limit },
+        }
+    }
+}
+
+/// One means of confinement that was asked for.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Mechanism<'a> {
+    /// `landlock`, `seccomp`, `user`, `mount_namespace`, …
+    name: &'a str,
+    /// Whether it really held.
+    held: bool,
+    /// Its version, or why it did not hold.
+    detail: &'a str,
+}
+
+fn mechanisms(known: &[provara_domain::Mechanism]) -> Vec<Mechanism<'_>> {
+    known.iter().map(|one| Mechanism { name: &one.name, held: one.held, detail: &one.detail }).collect()
+}
+
+/// The confinement that really held.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Enforced<'a> {
+    profile: &'a str,
+    mechanisms: Vec<Mechanism<'a>>,
+}
+
+/// An execution. Output is there where one run is looked at, and not in lists.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Run<'a> {
+    run_id: &'a str,
+    #[schema(format = DateTime)]
+    started_at: String,
+    timeout_s: u32,
+    /// Null while it runs, and where it is lost.
+    #[schema(required)]
+    duration_ms: Option<u64>,
+    /// Null while it runs, and where it is lost.
+    #[schema(required)]
+    outcome: Option<Outcome<'a>>,
+    /// Null unless the shell ended by itself.
+    #[schema(required)]
+    exit_code: Option<i32>,
+    #[schema(required)]
+    enforced: Option<Enforced<'a>>,
+    /// How many bytes the command wrote, kept or not.
+    stdout_bytes: u64,
+    /// How many bytes the command wrote, kept or not.
+    stderr_bytes: u64,
+    /// The first MiB as text; what is not UTF-8 is replaced here and whole in `/runs/{id}/output`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stdout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stdout_truncated: Option<bool>,
+    /// The first MiB as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stderr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stderr_truncated: Option<bool>,
+}
+
+/// A run's output as text, each with whether more was written than is told.
+pub(crate) struct Texts {
+    pub(crate) stdout: (String, bool),
+    pub(crate) stderr: (String, bool),
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(run: &'a RunRecord, texts: Option<Texts>) -> Self {
+        let (stdout, stderr) = texts.map(|texts| (texts.stdout, texts.stderr)).unzip();
+        let (stdout, stdout_truncated) = stdout.unzip();
+        let (stderr, stderr_truncated) = stderr.unzip();
+        let enforced = run.enforced.as_ref();
+        Self {
+            run_id: run.id.as_str(),
+            started_at: run.started_at.rfc3339(),
+            timeout_s: run.timeout.seconds(),
+            duration_ms: run.duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+            outcome: run.outcome.as_ref().map(Outcome::from),
+            exit_code: run.outcome.as_ref().and_then(provara_domain::Outcome::exit_code),
+            enforced: enforced
+                .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
+            stdout_bytes: run.stdout_bytes,
+            stderr_bytes: run.stderr_bytes,
+            stdout,
+            stdout_truncated,
+            stderr,
+            stderr_truncated,
+        }
+    }
+}
+
+/// What became of an approved plan: the documented fields and ours.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ran<'a> {
+    #[serde(flatten)]
+    run: Run<'a>,
+    pending_id: &'a str,
+    cwd: &'a str,
+    command: &'a str,
+    #[schema(schema_with = words::state)]
+    state: Status,
+}
+
+impl<'a> Ran<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, run: &'a RunRecord, texts: Texts) -> Self {
+        Self {
+            run: Run::new(run, Some(texts)),
+            pending_id: record.plan.id.as_str(),
+            cwd: record.plan.cwd.as_str(),
+            command: record.plan.command.as_str(),
+            state: record.status,
+        }
+    }
+}
+
+/// A judgement with how it came about.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Explained<'a> {
+    judgement: Judgement<'a>,
+    /// Every command that was found, unwrapped ones after what wraps them.
+    commands: Vec<ReadCommand<'a>>,
+    /// The rules that were asked.
+    tried: Vec<Tried<'a>>,
+}
+
+/// A judgement; for people with how it came about.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Checked<'a> {
+    Judgement(Judgement<'a>),
+    Explained(Explained<'a>),
+}
+
+/// One command that was found.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReadCommand<'a> {
+    /// The program as written, quotes and escapes resolved.
+    program: &'a str,
+    args: &'a [String],
+    /// Operator and target of each.
+    #[schema(value_type = Vec<Vec<String>>)]
+    redirections: &'a [(String, String)],
+    /// The variables that it sets.
+    assignments: &'a [String],
+    span: Span,
+    /// How many wrappers and scripts hide it.
+    depth: u32,
+}
+
+/// One rule that was asked.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Tried<'a> {
+    rule: &'a str,
+    matched: bool,
+}
+
+impl<'a> From<&'a Explanation> for Explained<'a> {
+    fn from(known: &'a Explanation) -> Self {
+        let commands = known.commands.iter().map(|command| ReadCommand {
+            program: &command.program,
+            args: &command.args,
+            redirections: &command.redirections,
+            assignments: &command.assignments,
+            span: (&command.span).into(),
+            depth: command.depth,
+        });
+        let tried = known.tried.iter().map(|tried| Tried { rule: &tried.rule, matched: tried.matched });
+        Self { judgement: (&known.judgement).into(), commands: commands.collect(), tried: tried.collect() }
+    }
+}
+
+/// The policy in force.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PolicyInForce<'a> {
+    pub(crate) policy: PolicyVersion<'a>,
+    pub(crate) rules: Vec<Rule<'a>>,
+}
+
+/// A rule.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Rule<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) category: &'a str,
+    #[schema(schema_with = words::severity)]
+    pub(crate) severity: Severity,
+    #[schema(schema_with = words::verdict)]
+    pub(crate) verdict: Verdict,
+    /// The shells that it speaks of.
+    #[schema(schema_with = words::shells)]
+    pub(crate) shells: &'a [Shell],
+    pub(crate) reason: &'a str,
+    pub(crate) examples: Examples<'a>,
+}
+
+/// What a rule promises about itself, checked whenever it is loaded.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Examples<'a> {
+    #[serde(rename = "match")]
+    pub(crate) matching: &'a [String],
+    #[serde(rename = "no_match")]
+    pub(crate) not_matching: &'a [String],
+}
+
+/// Counts and version.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ServerStatus {
+    pub(crate) ok: bool,
+    pub(crate) pending_count: u64,
+    /// Denied by somebody, or blocked by policy.
+    pub(crate) denied_count: u64,
+    pub(crate) token_required: bool,
+    /// Whether one token both proposes and decides, so that nothing stops an agent from approving its own plans.
+    pub(crate) single_token: bool,
+    pub(crate) version: &'static str,
+}
+
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health<'a> {
+    pub(crate) status: &'static str,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) memory_mb: f64,
+    pub(crate) pending_count: u64,
+    pub(crate) runs_count: u64,
+    #[schema(format = DateTime)]
+    pub(crate) timestamp: String,
+    /// What this host can enforce; for people only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) confinement: Option<Confinement<'a>>,
+}
+
+/// What this host was found able to enforce.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Confinement<'a> {
+    /// The user that commands run as.
+    run_as: &'a str,
+    mechanisms: Vec<Mechanism<'a>>,
+    /// Why commands cannot be confined here, where that is so.
+    #[schema(required)]
+    problem: Option<&'a str>,
+}
+
+impl<'a> From<&'a provara_gateway::HostReport> for Confinement<'a> {
+    fn from(known: &'a provara_gateway::HostReport) -> Self {
+        let mechanisms = mechanisms(&known.mechanisms);
+        Self { run_as: &known.run_as, mechanisms, problem: known.problem.as_deref() }
+    }
+}
+
+/// The signed head of the log.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Checkpoint {
+    /// A signed note.
+    pub(crate) checkpoint: String,
+    /// The key that checks it. Keep it where this server cannot reach it: only an old copy shows a forgery.
+    pub(crate) key: String,
+}
+
+/// Proofs that entries are in the log.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Inclusion {
+    pub(crate) size: u64,
+    /// The root hash of a log of that size, hex.
+    pub(crate) root: String,
+    pub(crate) entries: Vec<Included>,
+}
+
+/// One entry with its proof.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Included {
+    pub(crate) position: u64,
+    /// Its canonical bytes.
+    #[schema(required)]
+    pub(crate) leaf: Option<String>,
+    /// Hashes from the leaf to the root, hex.
+    pub(crate) proof: Vec<String>,
+}
+
+/// A proof that a log of one size begins one of another.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Consistency {
+    pub(crate) old: u64,
+    pub(crate) new: u64,
+    pub(crate) old_root: String,
+    pub(crate) new_root: String,
+    pub(crate) proof: Vec<String>,
+}
+
+/// What was erased.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Erased {
+    /// How many plans.
+    pub(crate) erased: u64,
+    /// Whether there may be more: ask again.
+    pub(crate) more: bool,
 }
 
 /// A token's record.
-pub(crate) fn token(record: &TokenRecord) -> Value {
-    json!({
-        "id": record.id,
-        "name": record.name,
-        "roles": record.roles.iter().map(Role::as_str).collect::<Vec<_>>(),
-        "created_at": record.created_at.rfc3339(),
-        "revoked_at": record.revoked_at.map(provara_domain::Timestamp::rfc3339),
-    })
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Token<'a> {
+    id: &'a str,
+    name: &'a str,
+    #[schema(schema_with = words::roles)]
+    roles: Vec<&'static str>,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(required, format = DateTime)]
+    revoked_at: Option<String>,
+}
+
+impl<'a> From<&'a TokenRecord> for Token<'a> {
+    fn from(record: &'a TokenRecord) -> Self {
+        Self {
+            id: record.id.as_str(),
+            name: record.name.as_str(),
+            roles: record.roles.iter().map(Role::as_str).collect(),
+            created_at: record.created_at.rfc3339(),
+            revoked_at: record.revoked_at.map(provara_domain::Timestamp::rfc3339),
+        }
+    }
+}
+
+/// A new token. The secret stands in no other answer.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NewToken<'a> {
+    #[serde(flatten)]
+    pub(crate) record: Token<'a>,
+    pub(crate) token: String,
+}
+
+/// A folder that commands may run in.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Workspace {
+    pub(crate) path: String,
 }

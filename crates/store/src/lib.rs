@@ -5,6 +5,7 @@
 mod erase;
 mod idempotency;
 mod log;
+mod measures;
 mod memory;
 mod output;
 mod plans;
@@ -15,6 +16,7 @@ mod sweep;
 mod tokens;
 mod types;
 
+pub use measures::{Answer, Measures};
 pub use output::OutputWriter;
 pub use provara_audit::merkle::Hash;
 pub use snapshot::{Held, Snapshot, SnapshotError};

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{broadcast, watch};
 
+use crate::measures::{Measures, Step};
 use crate::output::Spools;
 use crate::sqlite::codec;
 use crate::types::{Counts, LogEntry, StoreError, TokenRecord};
@@ -17,6 +18,7 @@ const SUBSCRIBER_CAPACITY: usize = 1024;
 /// What a commit makes true.
 pub(crate) enum Effect {
     Logged(LogEntry),
+    Counted(Step),
     RunBegan(RunId),
     RunEnded { run: RunId, inlined: bool },
     OutputErased(RunId),
@@ -33,6 +35,7 @@ pub(crate) struct Memory {
     head: watch::Sender<u64>,
     entries: broadcast::Sender<Arc<LogEntry>>,
     spools: Arc<Spools>,
+    pub(crate) measures: Measures,
 }
 
 impl Memory {
@@ -45,6 +48,7 @@ impl Memory {
             head: watch::Sender::new(codec::count(head)?),
             entries: broadcast::Sender::new(SUBSCRIBER_CAPACITY),
             spools,
+            measures: Measures::new(),
         };
         memory.load_counts(conn)?;
         memory.load_tokens(conn)?;
@@ -88,6 +92,7 @@ impl Memory {
         for effect in effects {
             match effect {
                 Effect::Logged(entry) => news.push(entry),
+                Effect::Counted(step) => self.measures.count(&step),
                 Effect::RunBegan(run) => self.spools.begin(run),
                 Effect::RunEnded { run, inlined } => self.spools.end(&run, inlined),
                 Effect::OutputErased(run) => self.spools.remove(&run),
@@ -118,9 +123,17 @@ impl Memory {
             "runs" => &mut counts.runs,
             _ => match Status::parse(what) {
                 Some(Status::Pending) => &mut counts.pending,
+                Some(Status::Approved) => &mut counts.approved,
+                Some(Status::Running) => &mut counts.running,
+                Some(Status::Finished) => &mut counts.finished,
+                Some(Status::Lost) => &mut counts.lost,
                 Some(Status::Denied) => &mut counts.denied,
                 Some(Status::Blocked) => &mut counts.blocked,
-                _ => return,
+                Some(Status::Expired) => &mut counts.expired,
+                Some(Status::Withdrawn) => &mut counts.withdrawn,
+                Some(Status::Superseded) => &mut counts.superseded,
+                Some(Status::Cancelled) => &mut counts.cancelled,
+                None => return,
             },
         };
         *field = field.saturating_add_signed(by);

@@ -1,5 +1,7 @@
 //! Plans: proposals, the guarded transitions of the lifecycle, and lists.
 
+use std::sync::Arc;
+
 use provara_domain::{
     Claim, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status, Timeout,
     Timestamp, Verdict,
@@ -8,6 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::idempotency::{recall, remember};
+use crate::measures::{Measures, Step};
 use crate::memory::Effect;
 use crate::output::{self, Settled};
 use crate::sqlite::codec::{self, signed};
@@ -48,6 +51,11 @@ impl Store {
     /// Returns a project's counts, as of the last commit.
     pub fn counts(&self, project: &Name) -> Counts {
         self.inner.memory.counts(project)
+    }
+
+    /// Returns what was counted since the store was opened.
+    pub fn measures(&self) -> &Measures {
+        &self.inner.memory.measures
     }
 
     /// Stores a new judgement of a plan that stays `pending`.
@@ -279,8 +287,8 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such run or it is recorded already, or the store fails.
-    pub async fn record(&self, ran: Ran, cause: Cause) -> Result<PlanRecord, TransitionError> {
-        let spools = std::sync::Arc::clone(&self.inner.spools);
+    pub async fn record(&self, ran: impl Into<Arc<Ran>>, cause: Cause) -> Result<PlanRecord, TransitionError> {
+        let (ran, spools) = (ran.into(), Arc::clone(&self.inner.spools));
         let run = ran.run.clone();
         let streams = self.inner.files.read(move |_| spools.settle(&run)).await?;
         self.inner.writer.write(move |tx| record(tx, &ran, &streams, &cause)).await
@@ -466,6 +474,7 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
     ])?;
     let seq = codec::count(tx.conn.last_insert_rowid())?;
     tx.count_move(&plan.project, &plan.agent, None, Some(status));
+    tx.effect(Effect::Counted(Step::Judged(judgement.verdict)));
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision: 1 }, body, cause)?;
     Ok(PlanRecord {
         seq,
@@ -560,6 +569,9 @@ fn update(tx: &Tx<'_>, found: &PlanRecord, to: Option<Status>, set: &[(&str, Val
 fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -> Result<PlanRecord, StoreError> {
     let plan = &found.plan;
     let revision = found.revision.saturating_add(1);
+    if let Some(step) = Step::of(found, &body, cause.at) {
+        tx.effect(Effect::Counted(step));
+    }
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision }, body, cause)?;
     by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
 }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use crate::memory::Effect;
 use crate::sqlite::codec;
-use crate::sqlite::writer::{About, Tx};
+use crate::sqlite::writer::{About, Tx, derived};
 use crate::store::Store;
 use crate::types::{Cause, NewToken, StoreError, TokenError, TokenRecord};
 
@@ -22,6 +22,35 @@ impl Store {
                     if find(tx, &new.id)?.is_some() { Err(TokenError::Exists) } else { store_token(tx, new, &cause) }
                 },
             )
+            .await
+    }
+
+    /// Stores a token of the same name and roles in the place of a project's `old`, which ends in the same commit.
+    ///
+    /// # Errors
+    /// When `old` is not there or was revoked, the new identifier or secret is there already, or the store fails.
+    pub async fn replace_token(
+        &self,
+        project: &Name,
+        old: &TokenId,
+        new: TokenId,
+        secret_sha256: [u8; 32],
+        cause: Cause,
+    ) -> Result<TokenRecord, TokenError> {
+        let (project, old) = (project.clone(), old.clone());
+        self.inner
+            .writer
+            .write(move |tx| {
+                let found = find(tx, &old)?.filter(|(found, _)| found.project == project && found.revoked_at.is_none());
+                let (found, _) = found.ok_or(TokenError::NotFound)?;
+                if find(tx, &new)?.is_some() {
+                    return Err(TokenError::Exists);
+                }
+                let TokenRecord { name, roles, project, .. } = found.clone();
+                let made = store_token(tx, NewToken { id: new, name, roles, project, secret_sha256 }, &cause)?;
+                revoke(tx, found, &derived(&cause, 1))?;
+                Ok(made)
+            })
             .await
     }
 
@@ -56,19 +85,8 @@ impl Store {
             .writer
             .write(move |tx| {
                 let found = find(tx, &id)?.filter(|(record, _)| record.project == project);
-                let (mut record, _) = found.ok_or(TokenError::NotFound)?;
-                if record.revoked_at.is_some() {
-                    return Ok(record);
-                }
-                let mut update = tx
-                    .conn
-                    .prepare_cached("UPDATE tokens SET revoked_at = ?2 WHERE id = ?1")
-                    .map_err(StoreError::from)?;
-                update.execute(params![id.as_str(), cause.at.as_millis()]).map_err(StoreError::from)?;
-                tx.event(&record.project, About::Nothing, EventBody::TokenRevoked { token: id.clone() }, &cause)?;
-                tx.effect(Effect::TokenRevoked(id));
-                record.revoked_at = Some(cause.at);
-                Ok(record)
+                let (record, _) = found.ok_or(TokenError::NotFound)?;
+                if record.revoked_at.is_some() { Ok(record) } else { Ok(revoke(tx, record, &cause)?) }
             })
             .await
     }
@@ -145,6 +163,15 @@ impl Store {
     pub fn workspaces(&self, project: &Name) -> Vec<String> {
         self.inner.memory.workspaces(project)
     }
+}
+
+fn revoke(tx: &mut Tx<'_>, mut record: TokenRecord, cause: &Cause) -> Result<TokenRecord, StoreError> {
+    let mut update = tx.conn.prepare_cached("UPDATE tokens SET revoked_at = ?2 WHERE id = ?1")?;
+    update.execute(params![record.id.as_str(), cause.at.as_millis()])?;
+    tx.event(&record.project, About::Nothing, EventBody::TokenRevoked { token: record.id.clone() }, cause)?;
+    tx.effect(Effect::TokenRevoked(record.id.clone()));
+    record.revoked_at = Some(cause.at);
+    Ok(record)
 }
 
 fn same(found: &TokenRecord, new: &NewToken) -> bool {

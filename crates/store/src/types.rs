@@ -261,12 +261,47 @@ pub struct PlanFilter {
 pub struct Counts {
     /// Plans that wait for a decision.
     pub pending: u64,
+    /// Plans that wait for a worker.
+    pub approved: u64,
+    /// Plans whose command runs.
+    pub running: u64,
+    /// Plans whose run ended.
+    pub finished: u64,
+    /// Plans whose run's end is not known.
+    pub lost: u64,
     /// Plans that somebody refused.
     pub denied: u64,
     /// Plans that policy refused.
     pub blocked: u64,
+    /// Plans that nobody answered, or nobody claimed, in time.
+    pub expired: u64,
+    /// Plans that their agent took back.
+    pub withdrawn: u64,
+    /// Plans that an approver edited.
+    pub superseded: u64,
+    /// Plans that were stopped between approval and run.
+    pub cancelled: u64,
     /// Runs ever begun.
     pub runs: u64,
+}
+
+impl Counts {
+    /// Returns how many plans stand there.
+    pub const fn of(&self, status: Status) -> u64 {
+        match status {
+            Status::Pending => self.pending,
+            Status::Approved => self.approved,
+            Status::Running => self.running,
+            Status::Finished => self.finished,
+            Status::Lost => self.lost,
+            Status::Denied => self.denied,
+            Status::Blocked => self.blocked,
+            Status::Expired => self.expired,
+            Status::Withdrawn => self.withdrawn,
+            Status::Superseded => self.superseded,
+            Status::Cancelled => self.cancelled,
+        }
+    }
 }
 
 /// A plan with all that became of it.

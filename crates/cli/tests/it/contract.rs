@@ -374,7 +374,7 @@ fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
 }
 
 /// Who may do what. Columns: nobody, an agent, another agent, an auditor, an admin, an approver.
-const ROLES: [(&str, &str, &str, [u16; 6]); 35] = [
+const ROLES: [(&str, &str, &str, [u16; 6]); 36] = [
     ("GET", "/status", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/healthz", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/readyz", "", [200, 200, 200, 200, 200, 200]),
@@ -397,6 +397,7 @@ const ROLES: [(&str, &str, &str, [u16; 6]); 35] = [
     ("GET", "/runs/{run}/output?follow=1", "", [401, 200, 404, 200, 200, 200]),
     ("GET", "/events", "", [401, 200, 200, 200, 200, 200]),
     ("POST", "/policy/check", r#"{"command":"ls"}"#, [401, 200, 200, 200, 200, 200]),
+    ("GET", "/metrics", "", [401, 403, 403, 200, 200, 200]),
     ("GET", "/policy", "", [401, 403, 403, 200, 200, 200]),
     ("GET", "/audit", "", [401, 403, 403, 200, 403, 200]),
     ("GET", "/audit/checkpoint", "", [401, 403, 403, 200, 403, 200]),

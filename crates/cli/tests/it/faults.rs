@@ -439,11 +439,16 @@ impl Soak {
         let mut stream = TcpStream::connect(base.trim_start_matches("http://")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET /events?since=0 HTTP/1.1\r\nhost: localhost\r\nx-agent-token: {OPERATOR}\r\n\r\n").unwrap();
-        let mut next = 1;
+        let (mut next, mut last) = (1, None);
         for line in BufReader::new(stream).lines() {
-            if let Some(position) = line.unwrap().strip_prefix("id: ") {
-                assert_eq!(position.parse(), Ok(next), "an event is missing or told twice");
-                next += 1;
+            let line = line.unwrap();
+            match line.strip_prefix("id: ") {
+                Some(position) => last = position.parse().ok(),
+                None if line.starts_with("event: ") => {
+                    assert_eq!(last, Some(next), "an event is missing or told twice");
+                    next += 1;
+                }
+                None => {}
             }
             if next == entries {
                 return;

@@ -132,6 +132,42 @@ fn mount(options: &[&str], at: &Path) {
     assert!(done.status.success(), "these tests mount small disks and need root: {done:?}");
 }
 
+/// Another program that holds the database.
+struct Lock(Child);
+
+impl Lock {
+    fn on(server: &Troubled) -> Self {
+        let script = "import sqlite3, sys\n\
+                      db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+                      db.execute('BEGIN IMMEDIATE')\n\
+                      print('locked', flush=True)\n\
+                      sys.stdin.read()\n";
+        let mut process = Command::new("python3")
+            .args(["-c", script])
+            .arg(server.runtime().join("provara.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 6];
+        process.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        Self(process)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+fn until(what: &str, seen: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !seen() {
+        assert!(Instant::now() < deadline, "never seen: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn is_unavailable(answer: &Value) {
     assert_eq!(answer["code"], "unavailable", "{answer}");
     let words = "the server could not read or write its store; try again, and see its log if it stays so";
@@ -160,6 +196,29 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost_and_room_brings_it_back(
 }
 
 #[test]
+fn how_a_run_ended_while_nothing_could_be_written_is_recorded_afterwards() {
+    let mut server = Troubled::new("32m");
+    server.start(&[], &[]);
+    let (_, planned) = server.plan("until [ -e go ]; do sleep 0.02; done; echo went");
+    let path = format!("/commands/{}", planned["pending_id"].as_str().unwrap());
+    let approve = format!("/approve/{}", planned["pending_id"].as_str().unwrap());
+    std::thread::scope(|scope| {
+        let approved = scope.spawn(|| server.ask("POST", &approve, OPERATOR, &Value::Null));
+        until("running", || server.ask("GET", &path, OPERATOR, &Value::Null).1["state"] == "running");
+        let other = Lock::on(&server);
+        fs::write(server.root.path().join("workspace/go"), "").unwrap();
+        let log = server.root.path().join("server.log");
+        until("an outcome that could not be recorded", || {
+            fs::read_to_string(&log).unwrap().contains("could not record how a run ended")
+        });
+        other.release();
+        let (status, run) = approved.join().unwrap();
+        assert_eq!((status, &run["stdout"], &run["exit_code"]), (200, &json!("went\n"), &json!(0)), "{run}");
+        assert_eq!(server.ask("GET", &path, OPERATOR, &Value::Null).1["state"], "finished");
+    });
+}
+
+#[test]
 fn a_start_on_a_read_only_disk_says_why_it_cannot_and_works_once_it_can() {
     let mut server = Troubled::new("32m");
     server.start(&[], &[]);
@@ -181,26 +240,12 @@ fn a_start_on_a_read_only_disk_says_why_it_cannot_and_works_once_it_can() {
 fn a_database_that_somebody_else_locks_is_told_and_used_again_afterwards() {
     let mut server = Troubled::new("32m");
     server.start(&[], &[]);
-    let script = "import sqlite3, sys\n\
-                  db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
-                  db.execute('BEGIN IMMEDIATE')\n\
-                  print('locked', flush=True)\n\
-                  sys.stdin.read()\n";
-    let mut other = Command::new("python3")
-        .args(["-c", script])
-        .arg(server.runtime().join("provara.db"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = [0; 6];
-    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let other = Lock::on(&server);
     let (status, answer) = server.plan("echo one");
     assert_eq!(status, 503);
     is_unavailable(&answer);
     assert_eq!(server.ask("GET", "/pending", AGENT, &Value::Null), (200, json!([])));
-    drop(other.stdin.take());
-    assert!(other.wait().unwrap().success());
+    other.release();
     assert_eq!(server.plan("echo two").0, 200);
 }
 
@@ -272,4 +317,40 @@ fn a_torn_line_of_the_mirror_is_mended_from_the_store() {
     server.start(&[], &[]);
     let after = whole(lines(&before) + 1);
     assert!(after.starts_with(&before), "the mirror is not what it was");
+}
+
+#[test]
+fn what_was_dropped_of_an_output_is_told_to_whoever_follows_it() {
+    let mut server = Troubled::new("32m");
+    server.start(&[], &[("AGENT_HUB_OUTPUT_KEEP", "4096")]);
+    let (_, planned) = server.plan("head -c 100000 /dev/zero | tr '\\0' x; echo end");
+    let id = planned["pending_id"].as_str().unwrap().to_owned();
+    let (_, run) = server.ask("POST", &format!("/approve/{id}"), OPERATOR, &Value::Null);
+    let follow = |offset: u64| {
+        let path = format!("/runs/{}/output?follow=1&offset={offset}", run["run_id"].as_str().unwrap());
+        let request = ureq::get(format!("{}{path}", server.base)).header("x-agent-token", OPERATOR);
+        let response = request.call().unwrap();
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let told = (header("x-provara-offset"), header("x-provara-gap"));
+        let mut bytes = Vec::new();
+        let whole = response.into_body().into_reader().read_to_end(&mut bytes).is_ok();
+        (told, bytes, whole)
+    };
+    let (told, bytes, whole) = follow(0);
+    assert_eq!((told, bytes.len(), whole), ((Some("0".to_owned()), None), 2048, false));
+    let (told, bytes, whole) = follow(2048);
+    // 100,004 bytes were written; the last 2048 are kept.
+    assert_eq!(told, (Some("97956".to_owned()), Some("95908".to_owned())));
+    assert!(whole && bytes.len() == 2048 && bytes.ends_with(b"xend\n"));
+    let attached = Command::new(env!("CARGO_BIN_EXE_provara"))
+        .env_clear()
+        .env("AGENT_HUB_ROOT", server.root.path())
+        .env("AGENT_HUB_TOKEN", AGENT)
+        .args(["--base", &server.base, "attach", &id])
+        .output()
+        .unwrap();
+    assert!(attached.status.success(), "{attached:?}");
+    assert_eq!(attached.stdout.len(), 4096);
+    let words = String::from_utf8(attached.stderr).unwrap();
+    assert!(words.contains("95908 bytes of stdout were not kept and are missing here"), "{words}");
 }

@@ -3,14 +3,22 @@
 #![expect(clippy::print_stderr, clippy::string_slice, reason = "tests say what they skip, and cut what they made")]
 
 mod backup;
+mod commands;
 mod contract;
+mod doctor;
+mod documents;
 mod erase;
 mod faults;
 mod hardship;
 mod operations;
+#[cfg(feature = "otel")]
+mod otel;
+mod schema;
 mod served;
 mod service;
+mod serving;
 mod setup;
+mod watched;
 
 use std::path::Path;
 use std::process::{Command, Output};

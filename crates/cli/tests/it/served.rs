@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// A server in a folder of its own, ended with the test.
-pub(super) struct Served {
-    pub(super) root: tempfile::TempDir,
-    pub(super) process: Child,
-    pub(super) base: String,
+pub(crate) struct Served {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) process: Child,
+    pub(crate) base: String,
 }
 
 impl Drop for Served {
@@ -23,11 +23,12 @@ impl Drop for Served {
     }
 }
 
-pub(super) fn start(root: &Path) -> (Child, String) {
+pub(crate) fn start(root: &Path) -> (Child, String) {
     start_with(root, &[])
 }
 
-pub(super) fn start_with(root: &Path, settings: &[(&str, &str)]) -> (Child, String) {
+/// A server with some more of an environment.
+pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> (Child, String) {
     // What a killed server left would be taken for the new one's.
     let _ = fs::remove_file(root.join("runtime/address"));
     let process = Command::new(env!("CARGO_BIN_EXE_provara"))
@@ -35,7 +36,7 @@ pub(super) fn start_with(root: &Path, settings: &[(&str, &str)]) -> (Child, Stri
         .env("AGENT_HUB_ROOT", root)
         .env("AGENT_HUB_PORT", "0")
         .env("AGENT_HUB_RATE_LIMIT_REQUESTS", "100000")
-        .envs(settings.iter().copied())
+        .envs(environment.iter().copied())
         .arg("serve")
         .stdin(Stdio::null())
         .stderr(fs::File::create(root.join("server.log")).unwrap())
@@ -57,27 +58,27 @@ pub(super) fn await_address(root: &Path) -> String {
 }
 
 impl Served {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (process, base) = start(root.path());
         Self { root, process, base }
     }
 
-    fn token(&self, file: &str) -> String {
+    pub(crate) fn token(&self, file: &str) -> String {
         fs::read_to_string(self.root.path().join("runtime").join(file)).unwrap().trim().to_owned()
     }
 
-    pub(super) fn agent(&self) -> String {
+    pub(crate) fn agent(&self) -> String {
         self.token("agent_hub_token.txt")
     }
 
-    pub(super) fn operator(&self) -> String {
+    pub(crate) fn operator(&self) -> String {
         self.token("operator_token.txt")
     }
 
     /// Asks with whatever headers, and returns the status and the body.
-    pub(super) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
         let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
@@ -90,25 +91,25 @@ impl Served {
         (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub(super) fn by(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn by(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.ask(method, path, &[("x-agent-token", token), ("content-type", "application/json")], &body)
     }
 
-    pub(super) fn plan(&self, command: &str) -> String {
+    pub(crate) fn plan(&self, command: &str) -> String {
         let (status, answer) = self.by(&self.agent(), "POST", "/plan", &json!({ "command": command }));
         assert_eq!(status, 200, "{answer}");
         answer["pending_id"].as_str().unwrap().to_owned()
     }
 
-    pub(super) fn approved(&self, command: &str) -> Value {
+    pub(crate) fn approved(&self, command: &str) -> Value {
         let id = self.plan(command);
         let (status, answer) = self.by(&self.operator(), "POST", &format!("/approve/{id}"), &Value::Null);
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    pub(super) fn cli(&self, token: (&str, &str), arguments: &[&str]) -> Output {
+    pub(crate) fn cli(&self, token: (&str, &str), arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_provara"))
             .env_clear()
             .env("AGENT_HUB_ROOT", self.root.path())
@@ -121,14 +122,14 @@ impl Served {
     }
 }
 
-fn alive(mark: &str) -> bool {
+pub(crate) fn alive(mark: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&arguments).contains(mark)
     })
 }
 
-pub(super) fn until(what: &str, mut seen: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !seen() {
         assert!(Instant::now() < deadline, "never seen: {what}");

@@ -1,6 +1,6 @@
 //! The reader of bash and POSIX sh.
 
-use super::{Builder, Cursor, MAX_DEPTH, Reading, Redirection, Span0, Word};
+use super::{Builder, Cursor, Reading, Redirection, Span0, Word, begin};
 
 const SUBSTITUTION: &str = "runs another command and puts its output here";
 const EXPANSION: &str = "is filled in when it runs, so its value is not known now";
@@ -12,12 +12,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 pub(super) fn read_into(text: &str, base: usize, depth: u32, reading: &mut Reading) {
-    if depth > MAX_DEPTH {
-        reading.too_deep = true;
-        return;
-    }
-    let mut cursor = Cursor { text, at: 0, base };
-    let mut builder = Builder::new(reading);
+    let Some((mut cursor, mut builder)) = begin(text, base, depth, reading) else { return };
     // Delimiters of here-documents whose bodies begin at the next line.
     let mut heredocs: Vec<String> = Vec::new();
     while let Some(c) = cursor.peek() {

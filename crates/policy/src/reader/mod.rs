@@ -92,6 +92,20 @@ pub fn read(text: &str, shell: Shell) -> Reading {
     reading
 }
 
+/// Begins to read `text`, which stands at `base` in the whole; none where that is nested too deeply.
+fn begin<'a, 'r>(
+    text: &'a str,
+    base: usize,
+    depth: u32,
+    reading: &'r mut Reading,
+) -> Option<(Cursor<'a>, Builder<'r>)> {
+    if depth > MAX_DEPTH {
+        reading.too_deep = true;
+        return None;
+    }
+    Some((Cursor { text, at: 0, base }, Builder::new(reading)))
+}
+
 /// Text that a person does not see as it runs.
 fn hidden_characters(text: &str, reading: &mut Reading) {
     for (at, c) in text.char_indices() {
@@ -110,7 +124,8 @@ pub fn is_hidden(c: char) -> bool {
         || matches!(code,
             0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F
             | 0x2028..=0x202F | 0x205F..=0x206F | 0x3164 | 0xA0 | 0x1680 | 0x2000..=0x200A | 0x3000
-            | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB | 0xE0000..=0xE0FFF)
+            | 0x2800 | 0xE000..=0xF8FF | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFC | 0x1D173..=0x1D17A
+            | 0xE0000..=0x10_FFFF)
 }
 
 /// The characters of a text with their places.

@@ -1,6 +1,6 @@
 //! The reader of PowerShell.
 
-use super::{Builder, Cursor, MAX_DEPTH, Reading, Redirection, Span0, Word};
+use super::{Builder, Cursor, Reading, Redirection, Span0, Word, begin};
 
 const KEYWORDS: &[&str] = &[
     "if", "else", "elseif", "foreach", "for", "while", "do", "until", "switch", "try", "catch", "finally", "function",
@@ -8,12 +8,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 pub(super) fn read_into(text: &str, base: usize, depth: u32, reading: &mut Reading) {
-    if depth > MAX_DEPTH {
-        reading.too_deep = true;
-        return;
-    }
-    let mut cursor = Cursor { text, at: 0, base };
-    let mut builder = Builder::new(reading);
+    let Some((mut cursor, mut builder)) = begin(text, base, depth, reading) else { return };
     while let Some(c) = cursor.peek() {
         builder.reading.steps += 1;
         let here = cursor.here();

@@ -35,7 +35,9 @@ impl Reading {
     }
 
     fn positions(&self) -> Vec<u64> {
-        self.text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+        // An id that no event follows only says where to come back to.
+        let frames = self.text.split("\n\n").filter(|frame| frame.contains("\nevent: "));
+        frames.filter_map(|frame| frame.strip_prefix("id: ")?.lines().next()?.parse().ok()).collect()
     }
 }
 
@@ -60,9 +62,10 @@ async fn catching_up_goes_over_into_live_entries_without_a_gap() {
     write_events(&edge, 1500).await;
     let mut reading = Reading::of(&edge, "/events?since=0").await;
     // Read and written at once: what comes in between belongs to both halves, and is told once.
-    let (_, ()) = tokio::join!(write_events(&edge, 600), reading.until(|text| text.matches("\nid: ").count() > 1000));
+    let (_, ()) =
+        tokio::join!(write_events(&edge, 600), reading.until(|text| text.matches("\nevent: ").count() > 1000));
     let last = edge.world.gateway.head() - 1;
-    reading.until(|text| text.contains(&format!("id: {last}\n"))).await;
+    reading.until(|text| text.contains(&format!("id: {last}\nevent: "))).await;
     assert_eq!(reading.positions(), (1..=last).collect::<Vec<_>>());
 }
 
@@ -79,7 +82,7 @@ async fn a_reader_that_does_not_keep_up_is_told_and_let_go_and_misses_nothing_wh
     let told = seen.last().copied().unwrap_or(first - 1);
     let mut again = Reading::of(&edge, &format!("/events?since={told}")).await;
     let last = edge.world.gateway.head() - 1;
-    again.until(|text| text.contains(&format!("id: {last}\n"))).await;
+    again.until(|text| text.contains(&format!("id: {last}\nevent: "))).await;
     assert_eq!([seen, again.positions()].concat(), (first..=last).collect::<Vec<_>>());
 }
 
@@ -88,10 +91,12 @@ async fn the_end_of_the_gateway_ends_a_stream_after_its_last_entry() {
     let edge = Edge::new().await;
     let mut reading = Reading::of(&edge, "/events").await;
     reading.until(|text| text.contains(": caught up")).await;
-    let (stopped, ()) = tokio::join!(edge.world.gateway.stop(Duration::from_secs(1)), reading.until(|_| false));
-    stopped.unwrap();
-    let stopped = reading.text.find("event: server.stopped").expect("the last entry was told");
-    assert!(reading.text.find("\"reason\":\"server_stopping\"").unwrap() > stopped, "{}", reading.text);
+    write_events(&edge, 2).await;
+    let last = edge.world.gateway.head() - 1;
+    tokio::join!(edge.world.gateway.quiesce(Duration::from_secs(1)), reading.until(|_| false));
+    let told = reading.text.find(&format!("id: {last}\nevent: ")).expect("the last entry was told");
+    assert!(reading.text.find("\"reason\":\"server_stopping\"").unwrap() > told, "{}", reading.text);
+    edge.world.gateway.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -109,4 +114,18 @@ async fn a_position_that_the_log_has_not_reached_is_another_logs() {
         let why = "Value error, the log has 4 entries only; is this the server that the position came from?";
         assert_eq!((&fault["msg"], &fault["input"]), (&why.into(), &"99".into()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_reads_nothing_more() {
+    let edge = Edge::new().await;
+    let mut reading = Reading::of(&edge, "/events").await;
+    reading.until(|text| text.contains(": caught up")).await;
+    let tokens = edge.world.gateway.tokens(&approver()).await.unwrap();
+    let operator = tokens.iter().find(|token| token.name.as_str() == "operator").unwrap();
+    edge.world.gateway.revoke_token(&approver(), &operator.id).await.unwrap();
+    edge.plan("ls").await;
+    reading.until(|_| false).await;
+    assert!(reading.text.contains("\"reason\":\"token_revoked\""), "{}", reading.text);
+    assert!(reading.positions().is_empty(), "an entry after the revocation was told");
 }

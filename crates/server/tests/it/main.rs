@@ -3,6 +3,7 @@
 
 mod edge;
 mod events;
+mod metrics;
 
 use std::time::Duration;
 
@@ -33,18 +34,7 @@ impl Edge {
             };
             world.gateway.create_token(&approver(), new).await.unwrap();
         }
-        let bucket = Bucket { requests: 1_000_000, window: Duration::from_secs(60) };
-        let config = ServerConfig {
-            allowed_hosts: vec!["localhost".to_owned()],
-            origins: vec!["http://localhost:3000".to_owned()],
-            agents: bucket,
-            people: bucket,
-            failures: bucket,
-            trusted_proxies: Vec::new(),
-            public_url: "http://localhost:8787".to_owned(),
-            version: "test",
-        };
-        Self { router: router(world.gateway.clone(), config), world }
+        Self { router: router(world.gateway.clone(), config()), world }
     }
 
     async fn ask(&self, request: Request<Body>) -> Response<Body> {
@@ -54,6 +44,20 @@ impl Edge {
     async fn plan(&self, command: &str) -> serde_json::Value {
         let body = serde_json::json!({ "command": command }).to_string();
         json(self.ask(request("POST", "/plan", "agent").body(body.into()).unwrap()).await).await
+    }
+}
+
+fn config() -> ServerConfig {
+    let bucket = Bucket { requests: 1_000_000, window: Duration::from_secs(60) };
+    ServerConfig {
+        allowed_hosts: vec!["localhost".to_owned()],
+        origins: vec!["http://localhost:3000".to_owned()],
+        agents: bucket,
+        people: bucket,
+        failures: bucket,
+        trusted_proxies: Vec::new(),
+        public_url: "http://localhost:8787".to_owned(),
+        version: "test",
     }
 }
 

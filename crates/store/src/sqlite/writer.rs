@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use provara_audit::{canonical, merkle};
@@ -102,6 +103,7 @@ struct State {
 }
 
 fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Change>) {
+    let begun = Instant::now();
     let edge = std::mem::take(&mut state.edge);
     let mut tx =
         Tx { conn, size: state.size, edge, effects: Vec::new(), counts: &state.counts, deltas: HashMap::new() };
@@ -131,6 +133,7 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
     }
     match failure {
         None => {
+            memory.measures.committed(answers.len(), begun.elapsed());
             reached(Place::CommitDone);
             let Tx { size, edge, effects, deltas, .. } = tx;
             (state.size, state.edge) = (size, edge);
@@ -143,6 +146,7 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
             answers.into_iter().for_each(|answer| answer(Ok(())));
         }
         Some(error) => {
+            memory.measures.failed_commits.add_one();
             tracing::error!(%error, changes = answers.len(), "could not commit");
             // Refused when SQLite already took everything back, which is as good.
             let _ = conn.execute_batch("ROLLBACK");

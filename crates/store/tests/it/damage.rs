@@ -104,6 +104,8 @@ async fn while_another_program_holds_the_database_writing_is_busy_and_reading_go
     let refused = store.propose(new_plan(2)).await;
     assert!(matches!(refused, Err(ProposeError::Store(StoreError::Busy(_)))), "{refused:?}");
     assert_eq!(all_plans(&store).await.len(), 1);
+    let judged = |store: &Store| store.measures().judgements().map(|(_, count)| count).sum::<u64>();
+    assert_eq!((store.measures().failed_commits.get(), judged(&store)), (1, 1), "what was taken back was counted");
     other.execute_batch("ROLLBACK").unwrap();
     store.propose(new_plan(2)).await.unwrap();
     assert_eq!(sound(&store).await.plans.len(), 2);

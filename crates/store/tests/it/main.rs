@@ -67,6 +67,7 @@ contract! { sqlite:
         an_edit_and_a_reopening_are_linked_and_happen_once,
     }
     runs {
+        each_step_is_counted_once_and_a_refused_one_never,
         of_sixteen_claims_one_wins,
         a_claim_needs_its_target_and_a_valid_approval,
         a_run_is_recorded_once,
@@ -80,6 +81,7 @@ contract! { sqlite:
     }
     tokens {
         a_token_counts_from_its_commit_to_its_revocation,
+        a_token_is_replaced_whole_or_not_at_all,
         a_configured_token_follows_its_configuration_and_stays_revoked,
         a_secret_has_one_holder,
         workspaces_are_added_and_removed_once,
@@ -282,8 +284,20 @@ async fn sound(store: &Store) -> Snapshot {
     let of = |status| u64::try_from(plans.iter().filter(|plan| plan.status == status).count()).unwrap();
     let runs = u64::try_from(plans.iter().filter(|plan| plan.run.is_some()).count()).unwrap();
     let counts = store.counts(&project());
-    let counted =
-        Counts { pending: of(Status::Pending), denied: of(Status::Denied), blocked: of(Status::Blocked), runs };
+    let counted = Counts {
+        pending: of(Status::Pending),
+        approved: of(Status::Approved),
+        running: of(Status::Running),
+        finished: of(Status::Finished),
+        lost: of(Status::Lost),
+        denied: of(Status::Denied),
+        blocked: of(Status::Blocked),
+        expired: of(Status::Expired),
+        withdrawn: of(Status::Withdrawn),
+        superseded: of(Status::Superseded),
+        cancelled: of(Status::Cancelled),
+        runs,
+    };
     assert_eq!(counts, counted, "a count drifted");
     let mut histories: BTreeMap<PlanId, Vec<u64>> = BTreeMap::new();
     for entry in &entries {

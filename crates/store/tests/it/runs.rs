@@ -152,3 +152,42 @@ pub(crate) async fn whoever_follows_an_output_is_woken_by_bytes_and_by_its_end(p
     assert!(tokio::time::timeout(soon, second).await.is_ok(), "not woken by the end");
     assert!(tokio::time::timeout(soon, follow(1)).await.is_ok(), "waits for a run that ended");
 }
+
+pub(crate) async fn each_step_is_counted_once_and_a_refused_one_never(place: Place) {
+    let store = place.open();
+    let new = running(&store, 1).await;
+    store.record(ran(run_of(1), 0), cause(3)).await.unwrap();
+    let refused = new_plan(2);
+    store.propose(refused.clone()).await.unwrap();
+    store.decide(&project(), decision(&refused, DecisionKind::Deny, 9)).await.unwrap();
+    let edited = new_plan(3);
+    store.propose(edited.clone()).await.unwrap();
+    store.supersede(&edited.plan.id, NewPlan { cause: cause(20), ..new_plan(4) }).await.unwrap();
+    let blocked = NewPlan { judgement: judged(Verdict::Deny), ..new_plan(5) };
+    store.propose(blocked).await.unwrap();
+    running(&store, 6).await;
+    store.recover(cause(30)).await.unwrap();
+    // None of these comes to anything.
+    store.decide(&project(), decision(&new, DecisionKind::Approve, 4)).await.unwrap_err();
+    store.claim(&Name::local_target(), &new.plan.id, run_of(9), cause(4)).await.unwrap_err();
+    store.record(ran(run_of(1), 0), cause(5)).await.unwrap_err();
+
+    let measures = store.measures();
+    assert_eq!(measures.answers().collect::<Vec<_>>(), [("approve", 2), ("deny", 1), ("edit", 1)]);
+    let judged: u64 = measures.judgements().map(|(_, count)| count).sum();
+    assert_eq!((judged, measures.judgements().last()), (6, Some(("deny", 1))));
+    let ended: Vec<_> = measures.outcomes().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(ended, [("exited", 1), ("lost", 1)]);
+    let page = |histogram| {
+        let mut page = provara_metrics::Page::default();
+        page.family("it", provara_metrics::Kind::Histogram, "It.").histogram(&[], histogram);
+        let page = page.finish();
+        page.lines().rev().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(page(&measures.answered_after), ["it_count 4", "it_sum 31"], "1 s twice, 9 s and 20 s");
+    assert_eq!(page(&measures.started_after), ["it_count 2", "it_sum 2"]);
+    assert_eq!(page(&measures.ran_for), ["it_count 1", "it_sum 0.005"]);
+    let changes: Vec<_> = page(&measures.changes_a_commit);
+    assert_eq!(changes, ["it_count 16", "it_sum 16"], "each change was waited for, so each is a commit of its own");
+    assert_eq!(measures.failed_commits.get(), 0);
+}

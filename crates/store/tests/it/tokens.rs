@@ -47,6 +47,26 @@ pub(crate) async fn a_token_counts_from_its_commit_to_its_revocation(place: Plac
     assert_eq!(sound(&store).await, all);
 }
 
+pub(crate) async fn a_token_is_replaced_whole_or_not_at_all(place: Place) {
+    let store = place.open();
+    let old = store.create_token(token(1, 1), cause(1)).await.unwrap();
+    store.create_token(token(2, 2), cause(2)).await.unwrap();
+    let head = store.head();
+    // The secret of another token: nothing of the replacement may stay.
+    let refused = store.replace_token(&project(), &old.id, TokenId::new(at(1), 3), [2; 32], cause(3)).await;
+    assert!(matches!(refused, Err(TokenError::Exists)), "{refused:?}");
+    let elsewhere = store.replace_token(&name("other"), &old.id, TokenId::new(at(1), 3), [3; 32], cause(3)).await;
+    assert!(matches!(elsewhere, Err(TokenError::NotFound)), "{elsewhere:?}");
+    assert!(store.principal(&[1; 32]).is_some() && store.head() == head);
+    let new = store.replace_token(&project(), &old.id, TokenId::new(at(1), 3), [3; 32], cause(4)).await.unwrap();
+    assert_eq!((&new.name, &new.roles), (&old.name, &old.roles));
+    assert!(store.principal(&[1; 32]).is_none() && store.principal(&[3; 32]).is_some());
+    assert_eq!(store.head(), head + 2);
+    let again = store.replace_token(&project(), &old.id, TokenId::new(at(2), 4), [4; 32], cause(5)).await;
+    assert!(matches!(again, Err(TokenError::NotFound)), "{again:?}");
+    sound(&store).await;
+}
+
 pub(crate) async fn a_configured_token_follows_its_configuration_and_stays_revoked(place: Place) {
     let store = place.open();
     store.upsert_configured_token(token(1, 1), cause(1)).await.unwrap();

@@ -1,0 +1,257 @@
+//! Plans, judgements and endings in words. Nothing is cut, and no text of somebody else's can pass for ours: it is made
+//! visible, every line of it is marked, and lines are folded here rather than by the terminal, whose folds bear no mark.
+
+use std::io::{self, Write};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::display::{visible, visible_bytes, visible_line};
+use crate::paint::Paint;
+use crate::table::age;
+
+/// The narrowest terminal that is folded for.
+const NARROWEST: usize = 40;
+
+/// Where a description goes.
+pub(crate) struct Page<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) paint: Paint,
+    /// Columns of the terminal; none where it goes elsewhere and nothing folds it.
+    pub(crate) width: Option<usize>,
+    /// Unix seconds.
+    pub(crate) now: f64,
+}
+
+/// Returns the string `field` of `value`, or nothing.
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+impl Page<'_> {
+    /// Tells everything that will run, then what is known about it.
+    pub(crate) fn plan(&mut self, plan: &Value) -> io::Result<()> {
+        self.field("plan", text(plan, "pending_id"))?;
+        self.field("state", text(plan, "state"))?;
+        for (label, field) in [("replaced", "superseded_by"), ("replaces", "origin"), ("agent", "agent")] {
+            self.field(label, text(plan, field))?;
+        }
+        let asked = plan.get("ts").and_then(Value::as_f64).map(|ts| age(self.now - ts));
+        self.field("asked", &format!("{} ({} ago)", text(plan, "queued_at"), asked.unwrap_or_default()))?;
+        self.field("expires", text(plan, "expires_at"))?;
+        for field in ["target", "profile", "shell", "cwd"] {
+            self.field(field, text(plan, field))?;
+        }
+        let limit = plan.get("timeout_s").map(|seconds| format!("{seconds} s")).unwrap_or_default();
+        self.field("time-out", &limit)?;
+        self.field("digest", text(plan, "digest"))?;
+        writeln!(self.out, "command")?;
+        self.quote(&visible(text(plan, "command")))?;
+        self.environment(plan.get("env"))?;
+        self.input(plan.get("stdin_b64").and_then(Value::as_str))?;
+        if !text(plan, "note").is_empty() {
+            writeln!(self.out, "the agent says (its words; nobody checked them)")?;
+            self.quote(&visible(text(plan, "note")))?;
+        }
+        if let Some(judgement) = plan.get("judgement") {
+            self.judgement(judgement, text(plan, "command"))?;
+        }
+        if let Some(decision) = plan.get("decision").filter(|decision| !decision.is_null()) {
+            self.decision(decision)?;
+        }
+        match plan.get("run").filter(|run| !run.is_null()) {
+            Some(run) => self.run(run),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what policy says of `command`, with the part of it that each reason speaks of.
+    pub(crate) fn judgement(&mut self, judgement: &Value, command: &str) -> io::Result<()> {
+        let verdict = self.paint.verdict(&visible_line(text(judgement, "verdict")));
+        writeln!(self.out, "policy    {verdict} ({})", visible_line(text(judgement, "severity")))?;
+        for reason in judgement.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+            writeln!(self.out, "  - {}: {}", visible_line(text(reason, "rule")), visible_line(text(reason, "text")))?;
+            if let Some(part) = part(command, reason.get("span")) {
+                self.quote_as("    > ", &visible_line(part))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, label: &str, value: &str) -> io::Result<()> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out, "{label:9} {}", visible_line(value))
+    }
+
+    fn environment(&mut self, env: Option<&Value>) -> io::Result<()> {
+        let Some(env) = env.and_then(Value::as_object).filter(|env| !env.is_empty()) else {
+            return writeln!(self.out, "env       none of its own");
+        };
+        writeln!(self.out, "env")?;
+        for (name, value) in env {
+            self.quote(&visible(&format!("{name}={}", value.as_str().unwrap_or_default())))?;
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, encoded: Option<&str>) -> io::Result<()> {
+        let Some(encoded) = encoded else { return writeln!(self.out, "stdin     none") };
+        match STANDARD.decode(encoded) {
+            Ok(bytes) => {
+                writeln!(self.out, "stdin     {} bytes", bytes.len())?;
+                self.quote(&visible_bytes(&bytes))
+            }
+            Err(_) => {
+                writeln!(self.out, "stdin     not readable; as the server sent it:")?;
+                self.quote(&visible(encoded))
+            }
+        }
+    }
+
+    fn decision(&mut self, decision: &Value) -> io::Result<()> {
+        let word = match text(decision, "decision") {
+            "approve" => "approved",
+            "deny" => "denied",
+            other => other,
+        };
+        let who = decision.get("approver").map(|who| text(who, "name")).filter(|name| !name.is_empty());
+        let who = who.or_else(|| decision.get("approver")?.as_str()).unwrap_or("nobody named");
+        self.field("decision", &format!("{word} by {who} at {}", text(decision, "at")))?;
+        if !text(decision, "reason").is_empty() {
+            self.quote(&visible(text(decision, "reason")))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &Value) -> io::Result<()> {
+        self.field("run", text(run, "run_id"))?;
+        self.field("began", text(run, "started_at"))?;
+        if run.get("outcome").is_some_and(|outcome| !outcome.is_null()) {
+            self.field("outcome", &ending(run))?;
+        }
+        for stream in ["stdout", "stderr"] {
+            let Some(output) = run.get(stream).and_then(Value::as_str).filter(|output| !output.is_empty()) else {
+                continue;
+            };
+            let cut = run.get(format!("{stream}_truncated")).and_then(Value::as_bool) == Some(true);
+            writeln!(self.out, "{stream}{}", if cut { "    its beginning; `provara attach` shows all" } else { "" })?;
+            self.quote(&visible(output))?;
+        }
+        Ok(())
+    }
+
+    /// Writes text that was made visible, each line marked.
+    fn quote(&mut self, shown: &str) -> io::Result<()> {
+        shown.split('\n').try_for_each(|line| self.quote_as("  | ", line))
+    }
+
+    fn quote_as(&mut self, mark: &str, line: &str) -> io::Result<()> {
+        let Some(width) = self.width else { return writeln!(self.out, "{mark}{line}") };
+        let indent = mark.len().saturating_sub(2);
+        for (n, piece) in folded(line, width.max(NARROWEST).saturating_sub(mark.len() + 1)).iter().enumerate() {
+            if n == 0 {
+                write!(self.out, "{mark}")?
+            } else {
+                write!(self.out, "{:indent$}… ", "")?
+            }
+            writeln!(self.out, "{piece}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `line` in pieces that no terminal of that many columns folds again. What may be wider than one column counts as more.
+fn folded(line: &str, columns: usize) -> Vec<String> {
+    let (mut pieces, mut piece, mut used) = (Vec::new(), String::new(), 0);
+    for c in line.chars() {
+        let wide = match c {
+            ' '..='~' => 1,
+            '\t' => 8,
+            _ => 2,
+        };
+        if used + wide > columns && !piece.is_empty() {
+            pieces.push(std::mem::take(&mut piece));
+            used = 0;
+        }
+        piece.push(c);
+        used += wide;
+    }
+    pieces.push(piece);
+    pieces
+}
+
+/// The part of `command` that `span` names; nothing where that is all of it.
+fn part<'a>(command: &'a str, span: Option<&Value>) -> Option<&'a str> {
+    let border = |name: &str| usize::try_from(span?.get(name)?.as_u64()?).ok();
+    let part = command.get(border("start")?..border("end")?)?;
+    (part.len() < command.len() && !part.is_empty()).then_some(part)
+}
+
+/// Returns how a run ended. Not made visible yet.
+pub(crate) fn ending(run: &Value) -> String {
+    let Some(outcome) = run.get("outcome").filter(|outcome| !outcome.is_null()) else {
+        return "outcome unknown".to_owned();
+    };
+    let number = |field: &str| outcome.get(field).map(ToString::to_string).unwrap_or_default();
+    match text(outcome, "kind") {
+        "exited" => format!("exited with code {}", number("code")),
+        "signalled" => format!("signalled: signal {} ended it", number("signal")),
+        "timed_out" => "timed_out: it was ended at its time-out".to_owned(),
+        "cancelled" => "cancelled: somebody asked for its end".to_owned(),
+        "spawn_failed" => format!("spawn_failed ({}): {}", text(outcome, "failure"), text(outcome, "message")),
+        "limit_exceeded" => format!("limit_exceeded: it went over its bound of {}", text(outcome, "limit")),
+        _ => outcome.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn described(plan: &Value, width: Option<usize>) -> String {
+        let mut out = Vec::new();
+        let mut page =
+            Page { out: &mut out, paint: Paint::of(&std::fs::File::open("/dev/null").unwrap()), width, now: 60.0 };
+        page.plan(plan).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_command_cannot_pass_for_our_own_words() {
+        let plan = json!({"pending_id": "x", "command": "ls\npolicy    allow (info)\u{1b}[2A\u{202e}", "note": "a\nstate     ok"});
+        let shown = described(&plan, None);
+        assert!(shown.contains("  | policy    allow (info)⟦U+001B⟧[2A⟦U+202E⟧"), "{shown}");
+        assert!(shown.contains("(its words; nobody checked them)\n  | a\n  | state     ok\n"), "{shown}");
+        assert!(!shown.contains("\npolicy") && !shown.contains("\nstate     ok"), "{shown}");
+    }
+
+    #[test]
+    fn a_long_line_is_folded_with_a_mark_before_the_terminal_folds_it_without_one() {
+        let command = format!("ls{}policy    allow (info)", " ".repeat(78));
+        let shown = described(&json!({ "command": command }), Some(80));
+        assert!(shown.lines().all(|line| line.chars().count() < 80), "{shown}");
+        let lines: Vec<&str> =
+            shown.lines().filter(|line| line.starts_with("  | ") || line.starts_with("  … ")).collect();
+        assert_eq!(lines.len(), 2, "{shown}");
+        assert!(lines.last().is_some_and(|line| line.starts_with("  … ") && line.ends_with("policy    allow (info)")));
+    }
+
+    #[test]
+    fn all_that_will_run_is_told_and_reasons_quote_what_they_speak_of() {
+        let plan = json!({
+            "pending_id": "x", "command": "cat; rm -r build", "env": {"A": "1\u{200b}"}, "stdin_b64": STANDARD.encode(b"a\xff\nb\n"),
+            "judgement": {"verdict": "ask", "severity": "medium", "reasons": [
+                {"rule": "rm", "text": "removes", "span": {"start": 5, "end": 16}},
+                {"rule": "odd", "text": "borders", "span": {"start": 5, "end": 99}},
+            ]},
+        });
+        let shown = described(&plan, None);
+        assert!(shown.contains("env\n  | A=1⟦U+200B⟧\nstdin     5 bytes\n  | a⟦0xFF⟧\n  | b\n  | \n"), "{shown}");
+        assert!(shown.contains("  - rm: removes\n    > rm -r build\n  - odd: borders\n"), "{shown}");
+    }
+}

@@ -1,0 +1,337 @@
+//! A server's folders and its runner, as root and as an ordinary user.
+
+use std::collections::BTreeMap;
+use std::fs;
+pub(crate) use std::os::unix::fs::PermissionsExt as _;
+pub(crate) use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub(crate) use std::time::{Duration, Instant};
+
+pub(crate) use provara_domain::{Claim, Outcome, Plan, Ran, Shell, SpawnFailure, Stream, Timestamp};
+use provara_domain::{CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, RunId, Timeout, WorkingDir};
+pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
+use provara_runner::{HelperProgram, RunnerConfig};
+pub(crate) use tokio::sync::mpsc;
+
+/// A user that owns nothing on any machine.
+pub(crate) const ORDINARY: u32 = 54_321;
+
+/// Makes two tests of each scenario: one under root, and one under an ordinary user, who has to make user namespaces.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name {
+            #[test]
+            fn as_root() {
+                let me = concat!(module_path!(), "::as_root");
+                crate::support::as_root(me, super::$name());
+            }
+
+            #[test]
+            fn as_an_ordinary_user() {
+                let me = concat!(module_path!(), "::as_an_ordinary_user");
+                crate::support::as_an_ordinary_user(me, super::$name());
+            }
+        })*
+    };
+}
+pub(crate) use scenarios;
+
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+pub(crate) fn play(scenario: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+}
+
+pub(crate) fn as_root(me: &str, scenario: impl Future<Output = ()>) {
+    match (is_root(), is_again()) {
+        (true, true) => play(scenario),
+        (true, false) => again(me, &[], As::Root),
+        (false, _) => eprintln!("skipped: only root can be a root server; the same scenario runs as this user"),
+    }
+}
+
+pub(crate) fn as_an_ordinary_user(me: &str, scenario: impl Future<Output = ()>) {
+    if is_again() { play(scenario) } else { again(me, &[], As::Ordinary) }
+}
+
+/// Who a test is played again by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    Root,
+    Ordinary,
+}
+
+/// Plays one test of this binary again in a process of its own, through `wrapper`, and fails as it fails.
+pub(crate) fn again(me: &str, wrapper: &[&str], who: As) {
+    let place = Place::new();
+    let done = place.command(me, wrapper, who).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && told.contains("test result: ok. 1 passed"),
+        "{}\n{told}\n{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+/// Copies of this test's binary and of the helper where any user may start them.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for (from, name) in [(std::env::current_exe().unwrap(), "it"), (helper_program(), "helper")] {
+            let to = folder.path().join(name);
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// The mark by which every process of this place's runners is known: it is in their arguments.
+    pub(crate) fn mark(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
+    pub(crate) fn command(&self, me: &str, wrapper: &[&str], who: As) -> Command {
+        let (_crate, me) = me.split_once("::").unwrap();
+        let program = format!("{}/it", self.mark());
+        let mut words = Vec::new();
+        if is_root() {
+            // A folder that no run makes private, unlike /tmp: else nothing but that would hide what lies there.
+            let mount = format!("mount -t tmpfs -o mode=1777 none {OUTSIDE_TMP} && exec \"$@\"");
+            words.extend(["unshare", "--mount", "--propagation=private", "sh", "-c", &mount, "sh"].map(str::to_owned));
+        }
+        if is_root() && who == As::Ordinary {
+            let user = [format!("--reuid={ORDINARY}"), format!("--regid={ORDINARY}"), "--clear-groups".into()];
+            words.push("setpriv".into());
+            words.extend(user);
+        }
+        words.extend(wrapper.iter().copied().chain([&*program, "--exact", me, "--nocapture"]).map(str::to_owned));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir("/").env_remove("HOME").env("PROVARA_TEST_AGAIN", "1");
+        if is_root() {
+            command.env("PROVARA_TEST_FOLDER", OUTSIDE_TMP);
+        }
+        command
+    }
+}
+
+/// Where a test's own file system is mounted, in a mount namespace of its own.
+const OUTSIDE_TMP: &str = "/srv";
+
+/// Whether [`again`] started this process.
+pub(crate) fn is_again() -> bool {
+    std::env::var_os("PROVARA_TEST_AGAIN").is_some()
+}
+
+fn helper_program() -> PathBuf {
+    let beside = std::env::current_exe().unwrap().with_file_name("helper");
+    if beside.exists() { beside } else { PathBuf::from(env!("CARGO_BIN_EXE_provara-test-helper")) }
+}
+
+/// A server's folders: its own files, which no command may reach, and a workspace.
+pub(crate) struct World {
+    pub(crate) runner: Runner,
+    pub(crate) root: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) ran: Ran,
+    pub(crate) out: Vec<u8>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.ran.outcome.exit_code()
+    }
+}
+
+/// Whether the profile `host` may run as the server's own user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SameUser {
+    Allowed,
+    Refused,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(SameUser::Allowed).await
+    }
+
+    pub(crate) async fn with(same_user: SameUser) -> Self {
+        let folder = std::env::var_os("PROVARA_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        let root = tempfile::tempdir_in(folder).unwrap();
+        // The user that commands run as has to get through to the workspace, as it would in an installation.
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let runtime = root.path().join("runtime");
+        fs::create_dir(&runtime).unwrap();
+        fs::write(runtime.join("token.txt"), "secret-token").unwrap();
+        // Left open on purpose: what hides it from a command must not be the file's mode.
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(runtime.join("token.txt"), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::write(root.path().join("settings"), "secret-settings").unwrap();
+        fs::set_permissions(root.path().join("settings"), fs::Permissions::from_mode(0o666)).unwrap();
+        let workspace = root.path().join("workspace");
+        fs::create_dir(&workspace).unwrap();
+        provara_runner::give_workspace(&workspace, None).unwrap();
+        let runner = Runner::start(RunnerConfig {
+            runtime,
+            protected: vec![root.path().join("settings"), root.path().join("not-there")],
+            run_as: None,
+            helper: HelperProgram { program: helper_program(), arguments: vec![], opened: None },
+            environment: vec![("LANG".into(), "C.UTF-8".into())],
+            workspace: workspace.to_str().unwrap().to_owned(),
+            allow_host_same_user: same_user == SameUser::Allowed,
+        })
+        .await
+        .unwrap();
+        Self { runner, root }
+    }
+
+    pub(crate) fn path(&self, below: &str) -> String {
+        self.root.path().join(below).to_str().unwrap().to_owned()
+    }
+
+    /// A plan for bash in the workspace.
+    pub(crate) fn plan(&self, command: &str) -> Plan {
+        Plan {
+            kind: PlanKind::Command,
+            id: PlanId::new(Timestamp::from_millis(0), 1),
+            project: Name::default_project(),
+            agent: Name::parse("robot").unwrap(),
+            command: CommandText::parse(command.to_owned()).unwrap(),
+            shell: Shell::Bash,
+            cwd: WorkingDir::parse(self.path("workspace")).unwrap(),
+            env: BTreeMap::new(),
+            stdin: None,
+            tty: false,
+            timeout: Timeout::from_seconds(60).unwrap(),
+            target: Name::local_target(),
+            profile: ProfileName::workspace(),
+            nonce: Nonce::new(1),
+        }
+    }
+
+    pub(crate) fn claim(&self, command: &str, profile: &str, cwd: &str, timeout_s: u32) -> Claim {
+        let mut plan = self.plan(command);
+        plan.cwd = WorkingDir::parse(cwd.to_owned()).unwrap();
+        plan.timeout = Timeout::from_seconds(timeout_s).unwrap();
+        plan.profile = ProfileName::new(Name::parse(profile).unwrap());
+        claim_of(plan)
+    }
+
+    pub(crate) async fn run(&self, command: &str) -> Done {
+        self.run_as(command, "workspace").await
+    }
+
+    pub(crate) async fn run_as(&self, command: &str, profile: &str) -> Done {
+        let (_handle, control) = control();
+        self.run_claim(self.claim(command, profile, &self.path("workspace"), 60), control).await
+    }
+
+    pub(crate) async fn run_plan(&self, plan: Plan) -> Done {
+        let (_handle, control) = control();
+        self.run_claim(claim_of(plan), control).await
+    }
+
+    pub(crate) async fn run_claim(&self, claim: Claim, control: RunControl) -> Done {
+        self.try_run(claim, &self.path("workspace"), control).await.unwrap()
+    }
+
+    pub(crate) async fn try_run(&self, claim: Claim, workspace: &str, control: RunControl) -> Result<Done, Lost> {
+        let (sender, mut chunks) = mpsc::channel::<Chunk>(16);
+        let collect = tokio::spawn(async move {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            while let Some(chunk) = chunks.recv().await {
+                match chunk.stream {
+                    Stream::Stdout => stdout.extend_from_slice(&chunk.bytes),
+                    Stream::Stderr => stderr.extend_from_slice(&chunk.bytes),
+                }
+            }
+            (stdout, stderr)
+        });
+        let ran = self.runner.run(claim, workspace, Timestamp::from_millis(0), sender, control).await?;
+        let (out, err) = collect.await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Done { ran, stdout: text(&out), stderr: text(&err), out })
+    }
+
+    /// Runs a command that must fail under both profiles, and shows that the file it aimed at is as before.
+    pub(crate) async fn refuses(&self, command: &str) {
+        for profile in ["workspace", "host"] {
+            let done = self.run_as(command, profile).await;
+            let code = done.code();
+            assert!(code.is_some_and(|code| code != 0), "{profile}: `{command}` did {:?}: {done:?}", code);
+            assert!(!done.stdout.contains("secret"), "{profile}: `{command}` read {}", done.stdout);
+            assert!(held(&done.ran, "own_files_hidden"), "{profile}: {:?}", done.ran.enforced);
+        }
+        assert_eq!(fs::read_to_string(self.root.path().join("runtime/token.txt")).unwrap(), "secret-token");
+        assert_eq!(fs::read_to_string(self.root.path().join("settings")).unwrap(), "secret-settings");
+    }
+}
+
+pub(crate) fn claim_of(plan: Plan) -> Claim {
+    let (profile, timeout_s) = (plan.profile.clone(), plan.timeout.seconds());
+    let run = RunId::new(Timestamp::from_millis(0), 1);
+    #[expect(clippy::disallowed_methods, reason = "the runner is tested without a store")]
+    Claim::issued_by_store(plan, run, profile, Limits { timeout_s }, None)
+}
+
+pub(crate) fn held(ran: &Ran, mechanism: &str) -> bool {
+    ran.enforced.mechanisms.iter().any(|known| known.name == mechanism && known.held)
+}
+
+/// The processes of this machine, but for this one, that have `mark` in their arguments.
+pub(crate) fn those_with(mark: &str) -> Vec<i32> {
+    let me = i32::try_from(std::process::id()).unwrap();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != me)
+        .filter(|pid| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains(mark)
+        })
+        .collect()
+}
+
+pub(crate) fn alive(mark: &str) -> bool {
+    !those_with(mark).is_empty()
+}
+
+/// How long a sleep lasts that only this process asks for: a mark to find it by, also while the same test runs twice.
+pub(crate) fn marked(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
+}
+
+pub(crate) fn sleeps(mark: &str) -> bool {
+    alive(&format!("sleep\0{mark}"))
+}
+
+/// The parent of a process, while it lives.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Waits, with the runtime going on, until `seen`.
+pub(crate) async fn wait_until(what: &str, mut seen: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !seen() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) fn link(to: &Path, at: &str) {
+    std::os::unix::fs::symlink(to, at).unwrap();
+}
