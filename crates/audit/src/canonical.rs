@@ -126,6 +126,7 @@ fn body(body: &EventBody) -> Value {
             "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,
         }),
         EventBody::PlanSuperseded { by } => json!({ "by": by }),
+        EventBody::PlanErased { digest } => json!({ "digest": digest }),
         EventBody::PlanExtended { timeout_s } => json!({ "timeout_s": timeout_s }),
         EventBody::RunStarted { run } | EventBody::RunCancelRequested { run } | EventBody::RunLost { run } => {
             json!({ "run": run })

@@ -168,6 +168,67 @@ pub(crate) enum Command {
         after_help = "Ends with 1 when something fails: above all when you could read what only the server may.\n\nExample:\n  provara doctor"
     )]
     Doctor,
+    /// Install the server: a user for commands, folders, settings and a systemd unit
+    #[command(
+        after_help = "--root names the server's folder, /var/lib/provara by default. What is there already is not changed.\n\nExample:\n  provara setup --dry-run\n  provara setup --socket"
+    )]
+    Setup {
+        /// Only show what would be done, files included
+        #[arg(long)]
+        dry_run: bool,
+        /// Put everything below a folder: a package or an image being made
+        #[arg(long, value_name = "DIR")]
+        prefix: Option<PathBuf>,
+        /// The program that the unit starts; this one by default
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// A server without any privilege: commands are kept from its files by user namespaces alone
+        #[arg(long)]
+        unprivileged: bool,
+        /// Let systemd listen, so that a restart refuses nobody
+        #[arg(long)]
+        socket: bool,
+    },
+    /// Copy the database, outputs, checkpoint and verifier key into a new folder, while the server runs; or check such a copy
+    #[command(
+        after_help = "Example:\n  provara backup /srv/backups/monday\n  provara backup --verify /srv/backups/monday --key log.vkey"
+    )]
+    Backup {
+        dir: PathBuf,
+        /// Check a backup instead of making one; works without a server
+        #[arg(long, conflicts_with = "with_keys")]
+        verify: bool,
+        /// The log's verifier key, kept elsewhere, that the backup has to be of
+        #[arg(long, value_name = "FILE", requires = "verify")]
+        key: Option<PathBuf>,
+        /// Copy the log's private key and the tokens too: whoever reads the backup can then approve
+        #[arg(long)]
+        with_keys: bool,
+    },
+    /// Erase commands, input and output of settled plans for good; digests, decisions and the log stay
+    #[command(
+        group(clap::ArgGroup::new("which").required(true).args(["before", "plan"])),
+        after_help = "Example:\n  provara erase --before 2026-01-01\n  provara erase --plan 20260101_120000_0123456789abcdef --yes"
+    )]
+    Erase {
+        /// Every plan that settled before this day, in UTC
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        before: Option<String>,
+        /// One plan
+        #[arg(long, value_name = "ID")]
+        plan: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Put a backup in the place of an empty runtime folder, with no server running
+    #[command(after_help = "Example:\n  provara restore /srv/backups/monday --force")]
+    Restore {
+        dir: PathBuf,
+        /// Move a runtime folder that is not empty aside; it is never deleted
+        #[arg(long)]
+        force: bool,
+    },
     /// Print completions for a shell
     #[command(after_help = "Example:\n  provara completions bash > /etc/bash_completion.d/provara")]
     Completions { shell: clap_complete::Shell },

@@ -30,6 +30,7 @@ pub(crate) const KEYS: &[(&str, &str, &str)] = &[
     ("PUBLIC_URL", "", "the address that people use in their browser"),
     ("RATE_LIMIT_REQUESTS", "100", "requests that one client address may make in a window"),
     ("RATE_LIMIT_WINDOW_SECONDS", "60", "the window's length"),
+    ("RETENTION_DAYS", "", "days after which a settled plan's command, input and output are erased; never by default"),
     ("ROOT", ".", "the folder that holds configuration, runtime and workspace"),
     ("RUNTIME_DIR", "runtime", "the folder for database, keys and tokens, below ROOT unless absolute"),
     ("RUN_AS", "", "the user that commands run as when the server is root's"),
@@ -142,6 +143,7 @@ pub(crate) struct Settings {
     pub(crate) run_as: Option<String>,
     pub(crate) allow_host_same_user: bool,
     pub(crate) checkpoint_sinks: Vec<String>,
+    pub(crate) retention: Option<Duration>,
     /// The configuration files that were read.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -267,6 +269,10 @@ impl Layers {
             run_as: self.text("RUN_AS"),
             allow_host_same_user: self.flag("ALLOW_HOST_SAME_USER")?,
             checkpoint_sinks: self.list("CHECKPOINT_SINKS"),
+            retention: self.parsed("RETENTION_DAYS", "a number of days, 1 to 36500", |raw| {
+                let days = raw.parse().ok().filter(|days: &u64| (1..=36_500).contains(days));
+                days.map(|days| Duration::from_secs(days * 86_400))
+            })?,
             root,
             files,
         })

@@ -1,6 +1,7 @@
 //! The one binary: what can be typed, and what it does.
 
 mod args;
+mod backup;
 mod client;
 mod clock;
 mod commands;
@@ -24,9 +25,13 @@ mod otel;
 mod paint;
 mod prepare;
 mod progress;
+mod restore;
+mod retention;
 mod rules;
 mod secrets;
 mod serve;
+mod service;
+mod setup;
 mod table;
 mod tell;
 
@@ -70,6 +75,13 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo { yes } => return demo::demo(if *yes { demo::Decider::YesToAll } else { demo::Decider::Person }),
         _ => {}
     }
+    if let Command::Setup { dry_run, prefix, binary, unprivileged, socket } = cli.command {
+        let wanted = setup::Wanted { state: common.root, prefix, binary, unprivileged, socket, dry_run };
+        return setup::setup(&wanted, common.json);
+    }
+    if let Command::Backup { dir, verify: true, key, .. } = &cli.command {
+        return backup::verify(dir, key.as_deref(), common.json);
+    }
     let mut flags = Vec::new();
     flags.extend(common.root.map(|root| ("ROOT", root)));
     flags.extend(common.base.map(|base| ("BASE", base)));
@@ -98,10 +110,24 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(what) => session.policy(&what),
         Command::Token(what) => session.token(what),
         Command::Workspace(what) => session.workspace(what),
+        Command::Backup { dir, with_keys, .. } => {
+            let keys = if with_keys { backup::Secrets::Copied } else { backup::Secrets::Left };
+            backup::backup(&session.settings, &dir, keys, clock::now(), session.json)
+        }
+        Command::Erase { before, plan, yes } => {
+            let which = plan.map(retention::Which::Plan).or(before.map(retention::Which::Before));
+            which.map_or(Ok(ExitCode::FAILURE), |which| retention::erase(&session, &which, yes))
+        }
+        Command::Restore { dir, force } => {
+            let present = if force { restore::Present::MovedAside } else { restore::Present::Refused };
+            restore::restore(&session.settings, &dir, present, clock::now(), session.json)
+        }
         Command::Doctor => doctor::doctor(&session),
         // Dealt with above; they need no session.
-        Command::Completions { .. } | Command::Man { .. } | Command::Helper | Command::Demo { .. } => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Helper
+        | Command::Setup { .. }
+        | Command::Demo { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -143,7 +143,10 @@ fn commit(folder: &Path, note: &str) -> Result<(), Failure> {
     replace(&path, note)?;
     let identity = ["-c", "user.name=provara", "-c", "user.email=provara@localhost", "-c", "commit.gpgsign=false"];
     for arguments in [&["add", "checkpoint"][..], &["commit", "--quiet", "--message", "Keep a checkpoint"][..]] {
-        let status = Command::new("git").arg("-C").arg(folder).args(identity).args(arguments).status()?;
+        // The folder's hooks are not ours: neither tokens nor the supervisor's socket are for them.
+        let kept = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let mut git = Command::new("git");
+        let status = git.env_clear().envs(kept).arg("-C").arg(folder).args(identity).args(arguments).status()?;
         if !status.success() {
             return Err(format!("git ended with {status}").into());
         }

@@ -25,7 +25,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{clock, mirror, secrets, tell};
+use crate::{clock, mirror, retention, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const MAX_RUNS: usize = 32;
 /// What a command inherits of the server's environment.
 const INHERITED: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// The version that the log and `/status` tell.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The real clock and the real randomness.
 struct Host;
@@ -87,33 +87,41 @@ pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode,
 
 /// Serves until told to stop.
 pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCode, Failure> {
+    let inherited = service::inherited()?;
+    let settings = &service::settled(settings, inherited.as_ref())?;
     let given = given(settings, listening)?;
     let telling = tell::start(settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(settings, given));
+    let ended = runtime.block_on(run(settings, given, inherited));
     // Last, so that the last request is told of too.
     drop(runtime);
     telling.end();
     ended
 }
 
-async fn run(settings: &Settings, given: Given) -> Result<ExitCode, Failure> {
+async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpListener>) -> Result<ExitCode, Failure> {
+    let supervisor = Arc::new(service::Supervisor::from_env());
     // Before the store: an address that cannot be had must not leave an entry in the log.
-    let listener = listen(settings).await?;
+    let listener = listen(settings, inherited).await?;
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
     let gateway = gateway(settings, given.binary, given.policy).await?;
     let mirror =
         tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
+    let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
+    let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
         Ok(()) => {
+            supervisor.ready(&base);
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            serve_until(&gateway, listener, router, given.tls, told).await
+            serve_until(&gateway, &supervisor, listener, router, given.tls, told).await
         }
         Err(error) => Err(error.into()),
     };
+    alive.abort();
+    retention.abort();
     mirror.abort();
     let _ = fs::remove_file(settings.runtime.join("address"));
     gateway.close().await.map_err(|error| other(&error))?;
@@ -124,6 +132,7 @@ async fn run(settings: &Settings, given: Given) -> Result<ExitCode, Failure> {
 /// waits for one gets its answer; only then is the store closed.
 async fn serve_until(
     gateway: &Gateway,
+    supervisor: &service::Supervisor,
     listener: TcpListener,
     router: provara_server::Router,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -136,6 +145,7 @@ async fn serve_until(
     };
     let ending = async {
         stop(told.clone(), broke.clone()).await;
+        supervisor.stopping();
         tracing::info!("stopping: no new work; running commands get {} s", GRACE.as_secs());
         gateway.quiesce(GRACE).await;
     };
@@ -149,7 +159,10 @@ async fn serve_until(
     served.map_err(|error| other(&error))
 }
 
-async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
+async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, Failure> {
+    if let Some(listener) = inherited {
+        return Ok(TcpListener::from_std(listener)?);
+    }
     let (host, port) = (settings.host.as_str(), settings.port);
     TcpListener::bind((host, port)).await.map_err(|error| {
         let advice = match error.kind() {
@@ -212,13 +225,17 @@ async fn drop_exposed(store: &Store, own: &[(&'static str, PathBuf)]) -> Result<
 }
 
 fn other(error: &dyn std::error::Error) -> Failure {
+    Failure::Other(with_causes(error))
+}
+
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    Failure::Other(text)
+    text
 }
 
 /// The workspace's canonical path; made, and given to the user that commands run as, when it is not there.
@@ -311,7 +328,7 @@ fn policy(settings: &Settings) -> Result<Policy, Failure> {
 }
 
 /// The log is named after its key, so that two logs never share a name.
-fn log_key(seed: [u8; 32]) -> Result<LogKey, Failure> {
+pub(crate) fn log_key(seed: [u8; 32]) -> Result<LogKey, Failure> {
     let [a, b, c, d, ..] =
         <[u8; 32]>::from(Sha256::new().chain_update("provara log name").chain_update(seed).finalize());
     LogKey::from_seed(&format!("provara/log/{a:02x}{b:02x}{c:02x}{d:02x}"), seed).map_err(|error| other(&error))

@@ -92,6 +92,11 @@ pub enum EventBody {
         /// The new time-out, seconds.
         timeout_s: u32,
     },
+    /// Its command, input and output were erased; this entry and those before it are what is left.
+    PlanErased {
+        /// The plan's digest.
+        digest: Digest,
+    },
     /// A run began.
     RunStarted {
         /// The run.
@@ -175,6 +180,7 @@ impl EventBody {
             Self::PlanSuperseded { .. } => "plan.superseded",
             Self::PlanCancelled => "plan.cancelled",
             Self::PlanExtended { .. } => "plan.extended",
+            Self::PlanErased { .. } => "plan.erased",
             Self::RunStarted { .. } => "run.started",
             Self::RunCancelRequested { .. } => "run.cancel_requested",
             Self::RunFinished { .. } => "run.finished",

@@ -51,6 +51,24 @@ impl Timestamp {
         format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
     }
 
+    /// Returns the beginning, in UTC, of a day written `2026-11-24`.
+    pub fn parse_date(raw: &str) -> Option<Self> {
+        let [year, month, day] = <[&str; 3]>::try_from(raw.split('-').collect::<Vec<_>>()).ok()?;
+        let number = |text: &str, digits: usize| {
+            let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<i64>().ok().filter(|_| plain)
+        };
+        let (year, month, day) = (number(year, 4)?, number(month, 2)?, number(day, 2)?);
+        // The other way round of `date`: the same eras, the same years from March.
+        let march_year = year - i64::from(month <= 2);
+        let (era, year_of_era) = (march_year.div_euclid(400), march_year.rem_euclid(400));
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let found = Self((era * 146_097 + day_of_era - 719_468) * 86_400_000);
+        // What is no day, such as the 31st of April, has become another one.
+        (found.date() == (year, month, day)).then_some(found)
+    }
+
     fn time_of_day(self) -> (i64, i64, i64) {
         let second = self.0.div_euclid(1000).rem_euclid(86_400);
         (second / 3600, second / 60 % 60, second % 60)
@@ -88,6 +106,37 @@ mod tests {
             assert_eq!(Timestamp::from_millis(millis).rfc3339(), expected);
         }
         assert_eq!(Timestamp::from_millis(1_795_479_747_123).compact(), "20261124_002227");
+    }
+
+    #[test]
+    fn a_day_is_read_as_it_is_written_and_nothing_else_is_one() {
+        for (raw, millis) in [
+            ("1970-01-01", 0),
+            ("2000-02-29", 951_782_400_000),
+            ("2100-02-28", 4_107_456_000_000),
+            ("2100-03-01", 4_107_542_400_000),
+            ("0000-01-01", -62_167_219_200_000),
+        ] {
+            let parsed = Timestamp::parse_date(raw).unwrap();
+            assert_eq!(parsed, Timestamp::from_millis(millis), "{raw}");
+            assert!(parsed.rfc3339().starts_with(raw), "{raw}");
+        }
+        for bad in [
+            "",
+            "2026-02-29",
+            "2100-02-29",
+            "2026-04-31",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-1-1",
+            "2026-01-00",
+            "+026-01-01",
+            "2026-01-01 ",
+            "2026-01-01-01",
+            "20260101",
+        ] {
+            assert_eq!(Timestamp::parse_date(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

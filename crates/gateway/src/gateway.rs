@@ -192,6 +192,14 @@ impl Gateway {
         let _ = self.inner.quiet.subscribe().wait_for(|quiet| *quiet).await;
     }
 
+    /// Returns once the store has read and could have written.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.inner.store.answers().await
+    }
+
     /// Returns how many plans are in which state; kept, never counted.
     pub fn counts(&self) -> Counts {
         self.inner.store.counts(&self.inner.project)

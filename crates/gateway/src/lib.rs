@@ -5,6 +5,7 @@
 
 mod cancel;
 mod decide;
+mod erase;
 mod evidence;
 mod gateway;
 mod judging;
@@ -18,6 +19,7 @@ mod worker;
 
 pub use cancel::ControlError;
 pub use decide::{Approval, DecideError, Edit};
+pub use erase::{EraseError, Erased};
 pub use evidence::EvidenceError;
 pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform};
 pub use judging::PolicyQuestion;

@@ -4,6 +4,7 @@
 
 mod access;
 mod body;
+mod erase;
 mod events;
 mod evidence;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use provara_gateway::{
-    ControlError, DecideError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError, WorkspaceError,
+    ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
+    WorkspaceError,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -248,6 +249,20 @@ impl From<EvidenceError> for Problem {
         match error {
             EvidenceError::Beyond { .. } => Self::caller(StatusCode::NOT_FOUND, "beyond_the_log", error),
             EvidenceError::Store(_) => Self::ours(&error),
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(error: EraseError) -> Self {
+        let text = error.to_string();
+        match error {
+            EraseError::NotAnAdmin => Self::forbidden(&text),
+            EraseError::NotFound => Self::not_found(),
+            EraseError::NotErasable { found, .. } => {
+                Self::caller(StatusCode::CONFLICT, "not_erasable", text).with("state", found.as_str())
+            }
+            error @ EraseError::Store(_) => Self::ours(&error),
         }
     }
 }

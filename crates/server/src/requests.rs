@@ -101,6 +101,17 @@ pub(crate) struct CheckRequest {
     cwd: Option<String>,
 }
 
+/// What to erase: either of both, never both.
+#[derive(ToSchema)]
+pub(crate) struct EraseRequest {
+    /// The `pending_id` of one settled plan.
+    #[schema(min_length = 1, max_length = 100)]
+    plan: Option<String>,
+    /// A day, `2026-01-31`, UTC: what settled before it.
+    #[schema(min_length = 10, max_length = 10, format = Date)]
+    before: Option<String>,
+}
+
 /// A token to be made.
 #[derive(ToSchema)]
 pub(crate) struct TokenRequest {

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::access::{Caller, Reader, guard};
 use crate::problem::{Problem, ProblemBody};
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{events, evidence, metrics, openapi, people, plans, runs, wire};
+use crate::{erase, events, evidence, metrics, openapi, people, plans, runs, wire};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -110,6 +110,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(evidence::checkpoint))
         .routes(routes!(evidence::inclusion))
         .routes(routes!(evidence::consistency))
+        .routes(routes!(erase::erase))
         .routes(routes!(people::tokens, people::create_token))
         .routes(routes!(people::revoke_token))
         .routes(routes!(people::workspaces, people::add_workspace, people::remove_workspace))

@@ -165,6 +165,9 @@ pub(crate) struct Plan<'a> {
     state: Status,
     /// Grows with every change; goes into `revision` when waiting.
     revision: u64,
+    /// When an admin, or age, had its command, input and output erased, RFC 3339.
+    #[schema(required, format = DateTime)]
+    erased_at: Option<String>,
     judgement: Judgement<'a>,
 }
 
@@ -189,6 +192,7 @@ impl<'a> From<&'a PlanRecord> for Plan<'a> {
             digest: record.digest.as_str(),
             state: record.status,
             revision: record.revision,
+            erased_at: record.erased_at.map(provara_domain::Timestamp::rfc3339),
             judgement: (&record.judgement).into(),
         }
     }
@@ -592,6 +596,15 @@ pub(crate) struct Consistency {
     pub(crate) old_root: String,
     pub(crate) new_root: String,
     pub(crate) proof: Vec<String>,
+}
+
+/// What was erased.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Erased {
+    /// How many plans.
+    pub(crate) erased: u64,
+    /// Whether there may be more: ask again.
+    pub(crate) more: bool,
 }
 
 /// A token's record.

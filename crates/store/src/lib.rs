@@ -2,12 +2,14 @@
 //!
 //! A change and its event are one commit, and nobody is answered before it. Which database lies behind is private.
 
+mod erase;
 mod idempotency;
 mod log;
 mod measures;
 mod memory;
 mod output;
 mod plans;
+mod snapshot;
 mod sqlite;
 mod store;
 mod sweep;
@@ -17,6 +19,7 @@ mod types;
 pub use measures::{Answer, Measures};
 pub use output::OutputWriter;
 pub use provara_audit::merkle::Hash;
+pub use snapshot::{Held, Snapshot, SnapshotError};
 pub use store::Store;
 pub use types::{
     Below, Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewDecision, NewPlan, NewToken, OpenError,

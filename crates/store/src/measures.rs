@@ -204,6 +204,7 @@ impl Step {
             | EventBody::PlanWithdrawn
             | EventBody::PlanCancelled
             | EventBody::PlanExtended { .. }
+            | EventBody::PlanErased { .. }
             | EventBody::RunCancelRequested { .. }
             | EventBody::TokenCreated { .. }
             | EventBody::TokenRevoked { .. }

@@ -198,7 +198,7 @@ impl Store {
     pub async fn reopen(&self, old: &PlanId, new: NewPlan) -> Result<PlanRecord, TransitionError> {
         self.change_in(&new.plan.project.clone(), old, new.cause.clone(), move |tx, found, cause| {
             let unopened = !has_successor(tx.conn, &found.plan.id)?;
-            guard(&found, is_reopenable(&found) && unopened)?;
+            guard(&found, is_reopenable(&found) && unopened && found.erased_at.is_none())?;
             Ok(insert(tx, &new, Some(&found.plan.id), cause)?)
         })
         .await
@@ -371,7 +371,13 @@ impl Store {
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
-    async fn change_in<T, F>(&self, project: &Name, id: &PlanId, cause: Cause, change: F) -> Result<T, TransitionError>
+    pub(crate) async fn change_in<T, F>(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        cause: Cause,
+        change: F,
+    ) -> Result<T, TransitionError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>, PlanRecord, &Cause) -> Result<T, TransitionError> + Send + 'static,
@@ -484,6 +490,7 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
         superseded_by: None,
         origin: origin.cloned(),
         run: None,
+        erased_at: None,
     })
 }
 
@@ -505,7 +512,7 @@ fn rules(judgement: &Judgement) -> Vec<String> {
     judgement.reasons.iter().map(|reason| reason.rule.clone()).collect()
 }
 
-fn guard(found: &PlanRecord, holds: bool) -> Result<(), TransitionError> {
+pub(crate) fn guard(found: &PlanRecord, holds: bool) -> Result<(), TransitionError> {
     if holds { Ok(()) } else { Err(conflict(found)) }
 }
 
@@ -530,7 +537,7 @@ fn transition(
 }
 
 /// Changes a plan that keeps its status.
-fn step(
+pub(crate) fn step(
     tx: &mut Tx<'_>,
     found: &PlanRecord,
     set: &[(&str, Value)],
@@ -571,6 +578,8 @@ fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -
 
 fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> Result<PlanRecord, TransitionError> {
     let found = by_key(tx.conn, "run_id", ran.run.as_str())?.ok_or(TransitionError::NotFound)?;
+    // An output that came after the erasure would be kept for ever.
+    guard(&found, found.erased_at.is_none())?;
     let [stdout, stderr] = streams;
     let duration_ms = u64::try_from(ran.duration.as_millis()).unwrap_or(u64::MAX);
     let set = [

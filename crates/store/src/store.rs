@@ -11,7 +11,9 @@ use crate::sqlite::reader::Readers;
 use crate::sqlite::schema;
 use crate::sqlite::writer::Writer;
 use crate::sweep::sweep;
-use crate::types::{OpenError, StoreConfig};
+use crate::types::{OpenError, StoreConfig, StoreError};
+
+pub(crate) const DATABASE: &str = "provara.db";
 
 /// The one store of a server. Cloning shares it.
 #[derive(Clone)]
@@ -41,7 +43,7 @@ impl Store {
         let output = config.runtime.join("output");
         make_private(&output)?;
         let lock = lock(&config.runtime)?;
-        let database = config.runtime.join("provara.db");
+        let database = config.runtime.join(DATABASE);
         let conn = schema::open_writer(&database)?;
         let spools = Arc::new(Spools::new(output.clone(), config.output_keep));
         sweep(&conn, &spools, &output)?;
@@ -50,6 +52,18 @@ impl Store {
         let files = Readers::open(&database, "store-output", 1)?;
         let writer = Writer::start(conn, Arc::clone(&memory))?;
         Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
+    }
+
+    /// Returns once the store has read and could have written: what a supervisor needs to know. A disk that is full or a
+    /// database that is damaged answers too, by the error: ending the server would mend neither.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        let read = |conn: &rusqlite::Connection| Ok(conn.query_row("SELECT 1", [], |_| Ok(()))?);
+        self.inner.readers.read(read).await?;
+        self.inner.files.read(read).await?;
+        self.inner.writer.write(|_| Ok::<(), StoreError>(())).await
     }
 
     /// Commits what was asked and ends, everything in the one database file; every later call is refused as closed. The
@@ -89,7 +103,7 @@ fn make_private(folder: &Path) -> Result<(), OpenError> {
 }
 
 /// The lock lives as long as the open file: it goes with the process, however that ends.
-fn lock(runtime: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(runtime: &Path) -> Result<File, OpenError> {
     let path = runtime.join("lock");
     let failed = |cause| OpenError::Io { path: path.clone(), cause };
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;

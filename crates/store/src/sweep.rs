@@ -1,4 +1,4 @@
-//! What a crash between a commit and its tidying left behind: spools whose bytes are in the database already.
+//! What a crash between a commit and its tidying left behind: spools whose bytes are in the database already, or erased.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,7 +17,7 @@ const LOOKS: usize = 10_000;
 pub(crate) fn sweep(conn: &Connection, spools: &Spools, folder: &Path) -> Result<(), StoreError> {
     let mut removed = 0_u64;
     for run in newest_runs(folder)? {
-        if is_stored(conn, &run)? {
+        if is_nobodys(conn, &run)? {
             spools.remove(&run);
             removed = removed.saturating_add(1);
         }
@@ -49,6 +49,8 @@ fn run_of(file_name: &str) -> Option<RunId> {
 
 /// A run that is not recorded keeps its spool, the last that is known of it. So does one that the database never heard of:
 /// no crash leaves such a run, but a database put back from an older copy does, and its owner may find the newer one.
-fn is_stored(conn: &Connection, run: &RunId) -> Result<bool, StoreError> {
-    Ok(conn.prepare_cached("SELECT 1 FROM outputs WHERE run = ?1")?.exists([run.as_str()])?)
+fn is_nobodys(conn: &Connection, run: &RunId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM outputs WHERE run = ?1 \
+               UNION ALL SELECT 1 FROM plans WHERE run_id = ?1 AND erased_at IS NOT NULL";
+    Ok(conn.prepare_cached(sql)?.exists([run.as_str()])?)
 }

@@ -333,6 +333,8 @@ pub struct PlanRecord {
     pub origin: Option<PlanId>,
     /// Its run.
     pub run: Option<RunRecord>,
+    /// When its command, input and output were erased.
+    pub erased_at: Option<Timestamp>,
 }
 
 /// A stored decision.

@@ -374,7 +374,7 @@ fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
 }
 
 /// Who may do what. Columns: nobody, an agent, another agent, an auditor, an admin, an approver.
-const ROLES: [(&str, &str, &str, [u16; 6]); 35] = [
+const ROLES: [(&str, &str, &str, [u16; 6]); 36] = [
     ("GET", "/status", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/healthz", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/readyz", "", [200, 200, 200, 200, 200, 200]),
@@ -404,6 +404,7 @@ const ROLES: [(&str, &str, &str, [u16; 6]); 35] = [
     ("GET", "/audit/inclusion?position=0", "", [401, 403, 403, 200, 403, 200]),
     ("GET", "/audit/inclusion?plan={plan}", "", [401, 403, 403, 200, 403, 200]),
     ("GET", "/audit/consistency?old=1", "", [401, 403, 403, 200, 403, 200]),
+    ("POST", "/erase", r#"{"before":"2020-01-01"}"#, [401, 403, 403, 403, 200, 403]),
     ("GET", "/tokens", "", [401, 403, 403, 403, 200, 403]),
     ("POST", "/tokens", r#"{"name":"new","roles":["auditor"]}"#, [401, 403, 403, 403, 201, 403]),
     ("DELETE", "/tokens/{token}", "", [401, 403, 403, 403, 204, 403]),

@@ -1,18 +1,24 @@
 //! The real binary, from outside.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail loudly")]
+#![expect(clippy::print_stderr, clippy::string_slice, reason = "tests say what they skip, and cut what they made")]
 
 mod attacks;
+mod backup;
 mod commands;
 mod contract;
 mod doctor;
 mod documents;
+mod erase;
 mod faults;
 mod hardship;
+mod operations;
 #[cfg(feature = "otel")]
 mod otel;
 mod schema;
 mod served;
+mod service;
 mod serving;
+mod setup;
 mod watched;
 
 use std::path::Path;

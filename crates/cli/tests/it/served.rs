@@ -29,6 +29,8 @@ pub(crate) fn start(root: &Path) -> (Child, String) {
 
 /// A server with some more of an environment.
 pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> (Child, String) {
+    // What a killed server left would be taken for the new one's.
+    let _ = fs::remove_file(root.join("runtime/address"));
     let process = Command::new(env!("CARGO_BIN_EXE_provara"))
         .env_clear()
         .env("AGENT_HUB_ROOT", root)
@@ -40,10 +42,15 @@ pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> (Child, S
         .stderr(fs::File::create(root.join("server.log")).unwrap())
         .spawn()
         .unwrap();
+    (process, await_address(root))
+}
+
+/// Waits until the server in `root` answers, and returns where.
+pub(super) fn await_address(root: &Path) -> String {
     let (address, deadline) = (root.join("runtime/address"), Instant::now() + Duration::from_secs(30));
     loop {
         match fs::read_to_string(&address) {
-            Ok(base) if base.ends_with('\n') => return (process, base.trim().to_owned()),
+            Ok(base) if base.ends_with('\n') => return base.trim().to_owned(),
             _ => assert!(Instant::now() < deadline, "{}", fs::read_to_string(root.join("server.log")).unwrap()),
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, openapi::RefOr};
 
 use super::*;
 use crate::body::{Body, Fields};
-use crate::{people, plans, requests};
+use crate::{erase, people, plans, requests};
 
 fn document() -> Value {
     let mut document = crate::routes::routes().into_openapi();
@@ -103,6 +103,7 @@ fn bodies_are_read_as_they_are_documented() {
     alike(EditRequest::schema(), plans::changes);
     alike(ExtendRequest::schema(), plans::extension);
     alike(CheckRequest::schema(), plans::question);
+    alike(EraseRequest::schema(), erase::which);
     alike(TokenRequest::schema(), |fields| (people::replaced(fields), people::holder(fields)));
     alike(WorkspaceRequest::schema(), people::folder);
 }

@@ -15,7 +15,7 @@ use crate::types::{DecisionRecord, LogEntry, PlanRecord, RunRecord, StoreError, 
 
 pub(crate) const PLAN_COLUMNS: &str = "seq, project, id, agent, target, status, revision, plan, stdin, digest, note, judgement, queued_at, \
      expires_at, decision, decision_digest, reason, approval_valid_until, superseded_by, origin, run_id, run_started_at, \
-     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes";
+     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, erased_at";
 
 pub(crate) const LOG_COLUMNS: &str = "position, kind, project, agent, plan, leaf, ts";
 
@@ -109,6 +109,7 @@ pub(crate) fn plan_record(row: &Row<'_>) -> Result<PlanRecord, StoreError> {
         superseded_by: maybe(row, "superseded_by")?.map(|raw| plan_id(&raw)).transpose()?,
         origin: maybe(row, "origin")?.map(|raw| plan_id(&raw)).transpose()?,
         run: run(row)?,
+        erased_at: row.get::<_, Option<i64>>("erased_at")?.map(Timestamp::from_millis),
     })
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::types::{OpenError, StoreError};
 
 /// Each file brings the format one further. Never changed once released, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // SQLite gives its journal the database's mode: making the file first keeps both to ourselves.
@@ -28,12 +28,44 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // after a crash, which takes milliseconds.
     conn.pragma_update(None, "wal_autocheckpoint", 4000).map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
+    // What is erased is overwritten, and does not linger in pages that are free.
+    conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(StoreError::from)?;
     migrate(&mut conn)?;
     Ok(conn)
 }
 
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+}
+
+/// Opens a database that somebody else may have made: nothing that its schema names is run.
+pub(crate) fn open_copied(path: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cell_size_check", true)?;
+    Ok(conn)
+}
+
+/// Compares the schema, to the letter, with the one that this version makes of the same format.
+pub(crate) fn is_ours(conn: &Connection) -> Result<(), String> {
+    let said = |error: rusqlite::Error| error.to_string();
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(said)?;
+    let known = usize::try_from(version).ok().filter(|version| *version > 0).and_then(|count| MIGRATIONS.get(..count));
+    let known =
+        known.ok_or_else(|| format!("it has format {version}, this version knows 1 to {}", MIGRATIONS.len()))?;
+    let fresh = Connection::open_in_memory().map_err(said)?;
+    known.iter().try_for_each(|sql| fresh.execute_batch(sql)).map_err(said)?;
+    let (found, expected) = (parts(conn).map_err(said)?, parts(&fresh).map_err(said)?);
+    let odd = found.symmetric_difference(&expected).next().map(|(kind, name, _)| format!("{kind} `{name}`"));
+    odd.map_or(Ok(()), Err)
+}
+
+type SchemaPart = (String, String, Option<String>);
+
+fn parts(conn: &Connection) -> Result<std::collections::BTreeSet<SchemaPart>, rusqlite::Error> {
+    let mut query = conn.prepare("SELECT type, name, sql FROM sqlite_master")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
 }
 
 fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
@@ -75,5 +107,6 @@ mod tests {
         assert_eq!(pragma("synchronous"), 2.into(), "not FULL");
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("foreign_keys"), 1.into());
+        assert_eq!(pragma("secure_delete"), 1.into(), "what is erased would linger");
     }
 }

@@ -46,10 +46,11 @@ pub(crate) enum Step {
     Lose,
     RequestCancel,
     Extend,
+    Erase,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Approve,
         Self::Deny,
         Self::Block,
@@ -65,6 +66,7 @@ impl Step {
         Self::Lose,
         Self::RequestCancel,
         Self::Extend,
+        Self::Erase,
     ];
 
     /// Where the step leads; a step that leads nowhere says from where it may be taken.
@@ -83,6 +85,16 @@ impl Step {
             Self::Rejudge => Err(&[Status::Pending]),
             Self::RequestCancel | Self::Extend => Err(&[Status::Running]),
             Self::Reopen => Err(&[Status::Expired, Status::Lost]),
+            Self::Erase => Err(&[
+                Status::Finished,
+                Status::Lost,
+                Status::Denied,
+                Status::Blocked,
+                Status::Expired,
+                Status::Withdrawn,
+                Status::Superseded,
+                Status::Cancelled,
+            ]),
         }
     }
 
@@ -120,6 +132,7 @@ impl Step {
             Self::Record => store.record(ran(run.clone(), 0), cause(3)).await.map(drop),
             Self::Lose => store.lose(id, cause(3)).await.map(drop),
             Self::RequestCancel => store.request_cancel(&project, id, cause(3)).await.map(drop),
+            Self::Erase => store.erase(&project, id, cause(4)).await.map(drop),
             Self::Extend => store.extend(&project, id, Timeout::from_seconds(900).unwrap(), cause(3)).await.map(drop),
         }
     }

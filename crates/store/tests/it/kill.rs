@@ -21,28 +21,44 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     }
     let place = Place::sqlite();
     let mut random = seed();
-    let mut acknowledged = BTreeSet::new();
+    let (mut acknowledged, mut erased) = (BTreeSet::new(), BTreeSet::new());
     for round in 1..=ROUNDS {
         let mut child = child(place.folder.path(), round);
         // Some die before their first commit, some after hundreds; the pause puts the moment anywhere within a commit.
         let after = usize::try_from(next(&mut random) % 400).unwrap();
         let pause = Duration::from_micros(next(&mut random) % 3000);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut told = lines.filter_map(|line| line.strip_prefix("stored ").map(|id| PlanId::parse(id).unwrap()));
-        acknowledged.extend(told.by_ref().take(after));
+        let id = |raw: &str| PlanId::parse(raw).unwrap();
+        let mut told = lines.filter_map(|line| match line.split_once(' ')? {
+            ("stored", raw) => Some((false, id(raw))),
+            ("erased", raw) => Some((true, id(raw))),
+            _ => None,
+        });
+        let mut hear = |(erasure, id)| {
+            let said = if erasure { &mut erased } else { &mut acknowledged };
+            said.insert(id);
+        };
+        told.by_ref().take(after).for_each(&mut hear);
         std::thread::sleep(pause);
         child.kill().unwrap();
         child.wait().unwrap();
         // What it had said before it died counts as said.
-        acknowledged.extend(told);
+        told.for_each(&mut hear);
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let store = place.open();
             let whole = sound(&store).await;
+            // An erasure is whole or did not happen; what was said to be erased is.
+            for record in &whole.plans {
+                let empty = record.plan.command.as_str() == "[erased]";
+                assert_eq!(empty, record.erased_at.is_some(), "round {round} erased half of {}", record.plan.id);
+                assert!(empty || !erased.contains(&record.plan.id), "round {round} brought {} back", record.plan.id);
+            }
             let stored: BTreeSet<_> = whole.plans.into_iter().map(|plan| plan.plan.id).collect();
             let missing: Vec<_> = acknowledged.difference(&stored).collect();
             assert!(missing.is_empty(), "round {round} lost {missing:?}");
         });
     }
+    assert!(erased.len() > 20, "only {} plans were erased: the kills prove little", erased.len());
     assert!(acknowledged.len() > 200, "only {} plans were stored at all: the kills prove little", acknowledged.len());
 }
 
@@ -95,7 +111,11 @@ fn propose_until_killed(folder: &Path, round: u64) {
                         if let Some(mut deny) = deny {
                             deny.cause.entropy =
                                 Entropy(u128::from(round) << 64 | u128::from(lane << 32 | n) | 1 << 63);
+                            let mut erase = deny.cause.clone();
+                            erase.entropy.0 |= 1 << 62;
                             store.decide(&project(), deny).await.unwrap();
+                            store.erase(&project(), &id, erase).await.unwrap();
+                            std::io::stdout().lock().write_all(format!("erased {id}\n").as_bytes()).unwrap();
                         }
                     }
                 })

@@ -10,6 +10,7 @@
 
 mod damage;
 mod decisions;
+mod erase;
 mod histories;
 mod kill;
 mod lists;
@@ -90,6 +91,12 @@ contract! { sqlite:
         a_crash_makes_running_plans_lost_and_keeps_their_output,
         whoever_asks_a_closed_store_is_told_so,
         outputs_that_a_crash_left_behind_are_removed_and_no_others,
+    }
+    erase {
+        what_was_said_and_written_is_gone_and_what_proves_it_stays,
+        only_what_is_settled_and_old_is_erased,
+        an_erased_plan_is_not_reopened_and_takes_no_late_output,
+        output_that_a_crash_kept_from_being_erased_goes_at_the_next_start,
     }
     histories {
         never_leave_the_table,

@@ -1,0 +1,3 @@
+-- When the command, its input and its output were erased. The log keeps the digests.
+ALTER TABLE plans ADD COLUMN erased_at INTEGER;
+CREATE INDEX plans_unerased ON plans(queued_at) WHERE erased_at IS NULL;
