@@ -108,20 +108,22 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let gateway = gateway(settings, given.binary, given.policy).await?;
     let mirror =
         tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
-    let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
-    let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
         Ok(()) => {
             supervisor.ready(&base);
+            // Not before: a sign of life from a server that does not serve yet is none, and a start that fails erases nothing.
+            let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
+            let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            serve_until(&gateway, &supervisor, listener, router, given.tls, told).await
+            let served = serve_until(&gateway, &supervisor, listener, router, given.tls, told).await;
+            alive.abort();
+            retention.abort();
+            served
         }
         Err(error) => Err(error.into()),
     };
-    alive.abort();
-    retention.abort();
     mirror.abort();
     let _ = fs::remove_file(settings.runtime.join("address"));
     gateway.close().await.map_err(|error| other(&error))?;
