@@ -1,9 +1,15 @@
 //! Canonical forms (RFC 8785) and their digests. What is approved, what is decided and what is logged is these bytes.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use provara_domain::{Decision, Digest, Event, EventBody, Plan};
-use serde::Serialize;
+use provara_domain::{
+    Actor, Decision, Digest, EnvName, Event, EventBody, EventId, Name, Plan, PlanId, PlanKind, ProfileName, Shell,
+    Timestamp, Verdict,
+};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -27,7 +33,7 @@ pub fn sha256(bytes: &[u8]) -> Digest {
 
 /// Returns the canonical form of a plan.
 pub fn plan(plan: &Plan) -> Vec<u8> {
-    bytes_of(&plan_value(plan))
+    ordered(&PlanForm::of(plan))
 }
 
 /// Returns the digest that a decision on the plan binds.
@@ -37,12 +43,7 @@ pub fn plan_digest(it: &Plan) -> Digest {
 
 /// Returns the digest of the plan without its id and nonce: equal for plans that would do the same.
 pub fn plan_dedupe_digest(plan: &Plan) -> Digest {
-    let mut value = plan_value(plan);
-    if let Value::Object(fields) = &mut value {
-        fields.remove("id");
-        fields.remove("nonce");
-    }
-    sha256(&bytes_of(&value))
+    sha256(&ordered(&PlanForm { id: None, nonce: None, ..PlanForm::of(plan) }))
 }
 
 /// Returns the canonical form of a decision.
@@ -57,16 +58,16 @@ pub fn decision_digest(it: &Decision) -> Digest {
 
 /// Returns the canonical form of an event: a leaf of the tree.
 pub fn leaf(event: &Event) -> Vec<u8> {
-    bytes_of(&json!({
-        "v": 1,
-        "event_id": event.id,
-        "ts": event.ts.unix_seconds(),
-        "type": event.body.kind(),
-        "plan": event.plan,
-        "plan_rev": event.plan_rev,
-        "actor": event.actor,
-        "body": body(&event.body),
-    }))
+    ordered(&LeafForm {
+        actor: &event.actor,
+        body: body(&event.body),
+        event_id: event.id,
+        plan: event.plan.as_ref(),
+        plan_rev: event.plan_rev,
+        ts: Seconds(event.ts),
+        kind: event.body.kind(),
+        v: 1,
+    })
 }
 
 /// A `Value` holds only strings for keys and finite numbers, so it always has a canonical form.
@@ -74,47 +75,84 @@ fn bytes_of(value: &Value) -> Vec<u8> {
     serde_json_canonicalizer::to_vec(value).unwrap_or_default()
 }
 
-fn plan_value(plan: &Plan) -> Value {
-    json!({
-        "v": 1,
-        "kind": plan.kind,
-        "id": plan.id,
-        "project": plan.project,
-        "agent": plan.agent,
-        "command_b64": STANDARD.encode(plan.command.as_str()),
-        "shell": plan.shell,
-        "cwd": plan.cwd.as_str(),
-        "env": plan.env,
-        "stdin_b64": plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
-        "tty": plan.tty,
-        "timeout_s": plan.timeout.seconds(),
-        "target": plan.target,
-        "profile": plan.profile,
-        "nonce": plan.nonce.to_string(),
-    })
+/// Writes a form that is canonical as it stands: its fields are declared in the order of their names, its strings are
+/// escaped by `serde_json` as RFC 8785 wants, and it holds no number but whole ones and [`Seconds`]. Every plan takes this
+/// road twice, and sorting each again would be half of its cost.
+fn ordered<T: Serialize>(form: &T) -> Vec<u8> {
+    serde_json::to_vec(form).unwrap_or_default()
 }
 
-fn decision_value(decision: &Decision) -> Value {
-    json!({
-        "v": 1,
-        "plan": decision.plan,
-        "digest": decision.digest,
-        "binding": decision.binding,
-        "decision": decision.decision,
-        "profile": decision.profile,
-        "limits": decision.limits,
-        "approver": decision.approver,
-        "method": decision.method,
-        "nonce": decision.nonce.to_string(),
-        "ts": decision.ts.unix_seconds(),
-    })
+/// Field by field in the order of RFC 8785, section 3.2.3.
+#[derive(Serialize)]
+struct PlanForm<'a> {
+    agent: &'a Name,
+    command_b64: String,
+    cwd: &'a str,
+    env: &'a BTreeMap<EnvName, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a PlanId>,
+    kind: PlanKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+    profile: &'a ProfileName,
+    project: &'a Name,
+    shell: Shell,
+    stdin_b64: Option<String>,
+    target: &'a Name,
+    timeout_s: u32,
+    tty: bool,
+    v: u8,
+}
+
+impl<'a> PlanForm<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        Self {
+            agent: &plan.agent,
+            command_b64: STANDARD.encode(plan.command.as_str()),
+            cwd: plan.cwd.as_str(),
+            env: &plan.env,
+            id: Some(&plan.id),
+            kind: plan.kind,
+            nonce: Some(plan.nonce.to_string()),
+            profile: &plan.profile,
+            project: &plan.project,
+            shell: plan.shell,
+            stdin_b64: plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            target: &plan.target,
+            timeout_s: plan.timeout.seconds(),
+            tty: plan.tty,
+            v: 1,
+        }
+    }
+}
+
+/// Field by field in the order of RFC 8785, section 3.2.3.
+#[derive(Serialize)]
+struct LeafForm<'a> {
+    actor: &'a Actor,
+    body: BodyForm<'a>,
+    event_id: EventId,
+    plan: Option<&'a PlanId>,
+    plan_rev: Option<u64>,
+    ts: Seconds,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    v: u8,
+}
+
+/// The body of the commonest event, or any other's canonical bytes.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BodyForm<'a> {
+    Queued { digest: &'a Digest, origin: Option<&'a PlanId>, policy: &'a Digest, rules: &'a [String], verdict: Verdict },
+    Written(Option<Box<RawValue>>),
 }
 
 /// One arm for each kind of event and no `_`: a new kind has to say here what a stranger will read of it.
-fn body(body: &EventBody) -> Value {
-    match body {
+fn body(body: &EventBody) -> BodyForm<'_> {
+    let value = match body {
         EventBody::PlanQueued { digest, verdict, rules, policy, origin } => {
-            json!({ "digest": digest, "verdict": verdict, "rules": rules, "policy": policy, "origin": origin })
+            return BodyForm::Queued { digest, origin: origin.as_ref(), policy, rules, verdict: *verdict };
         }
         EventBody::PlanBlocked { digest, rules, policy } => {
             json!({ "digest": digest, "rules": rules, "policy": policy })
@@ -149,16 +187,45 @@ fn body(body: &EventBody) -> Value {
         EventBody::PlanExpired | EventBody::PlanWithdrawn | EventBody::PlanCancelled | EventBody::ServerStopped => {
             Value::Object(Map::new())
         }
+    };
+    let written = String::from_utf8(bytes_of(&value)).ok();
+    BodyForm::Written(written.and_then(|json| RawValue::from_string(json).ok()))
+}
+
+/// Unix seconds as ECMAScript writes a number, which has no `.0`. A time in whole milliseconds is far from the sizes that it
+/// would write with an exponent.
+struct Seconds(Timestamp);
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self.0.as_millis();
+        if millis % 1000 == 0 {
+            return serializer.serialize_i64(millis / 1000);
+        }
+        serializer.serialize_f64(self.0.unix_seconds())
     }
+}
+
+fn decision_value(decision: &Decision) -> Value {
+    json!({
+        "v": 1,
+        "plan": decision.plan,
+        "digest": decision.digest,
+        "binding": decision.binding,
+        "decision": decision.decision,
+        "profile": decision.profile,
+        "limits": decision.limits,
+        "approver": decision.approver,
+        "method": decision.method,
+        "nonce": decision.nonce.to_string(),
+        "ts": decision.ts.unix_seconds(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use provara_domain::{
-        Actor, CommandText, DecisionKind, DecisionMethod, Enforced, EnvName, EventId, Limits, Name, Nonce, Outcome,
-        PlanId, PlanKind, ProfileName, RunId, Shell, Timeout, Timestamp, WorkingDir,
+        CommandText, DecisionKind, DecisionMethod, Enforced, Limits, Nonce, Outcome, RunId, Timeout, WorkingDir,
     };
 
     use super::*;
@@ -249,7 +316,7 @@ mod tests {
                 stderr_sha256: digest,
                 late,
             };
-            text(bytes_of(&body(&finished)))
+            text(ordered(&body(&finished)))
         };
         let empty = sha256(b"");
         let expected = |late| {
@@ -259,6 +326,39 @@ mod tests {
         };
         assert_eq!(ended(false), expected(""));
         assert_eq!(ended(true), expected(r#""late":true,"#));
+    }
+
+    /// What is written in order must be what RFC 8785 would have made of it, whatever the strings and times hold.
+    #[test]
+    fn what_is_written_in_order_is_canonical() {
+        let odd: String =
+            (0..0x500u32).chain([0x2028, 0x2029, 0xfeff, 0xffff, 0x1f600]).filter_map(char::from_u32).collect();
+        let names = ["_", "A", "Z_", "a", "B2", "aa"].map(|name| (EnvName::parse(name.into()).unwrap(), odd.clone()));
+        let odd_plan =
+            Plan { env: BTreeMap::from(names), cwd: WorkingDir::parse("/a\u{7f}\"\\b".into()).unwrap(), ..example() };
+        assert_eq!(plan(&odd_plan), to_bytes(&PlanForm::of(&odd_plan)).unwrap());
+        let digest = plan_digest(&odd_plan);
+        for millis in [0, 1, 10, 999, 1000, 1_795_479_747_100, 1_795_479_747_000, 9_007_199_254_740_991, -1, -1500] {
+            for origin in [None, Some(example().id)] {
+                let event = Event {
+                    id: EventId::new(u128::MAX),
+                    ts: Timestamp::from_millis(millis),
+                    plan: Some(example().id),
+                    plan_rev: Some(u64::from(u32::MAX)),
+                    actor: Actor::System,
+                    body: EventBody::PlanQueued {
+                        digest: digest.clone(),
+                        verdict: Verdict::Ask,
+                        rules: vec![odd.clone(), String::new()],
+                        policy: digest.clone(),
+                        origin,
+                    },
+                };
+                let written = leaf(&event);
+                let read: Value = serde_json::from_slice(&written).unwrap();
+                assert_eq!(written, to_bytes(&read).unwrap());
+            }
+        }
     }
 
     #[test]
