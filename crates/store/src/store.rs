@@ -50,7 +50,7 @@ impl Store {
         let memory = Arc::new(Memory::load(&conn, Arc::clone(&spools))?);
         let readers = Readers::open(&database, "store-reader", 2)?;
         let files = Readers::open(&database, "store-output", 1)?;
-        let writer = Writer::start(conn, Arc::clone(&memory))?;
+        let writer = Writer::start(conn, &database, Arc::clone(&memory))?;
         Ok(Self { inner: Arc::new(Inner { writer, readers, files, memory, spools, _lock: lock }) })
     }
 

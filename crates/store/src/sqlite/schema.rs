@@ -24,9 +24,6 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(StoreError::from)?;
     conn.pragma_update(None, "synchronous", "full").map_err(StoreError::from)?;
-    // Pages that many commits change are then copied into the database once for all of them. 16 MiB are read at a restart
-    // after a crash, which takes milliseconds.
-    conn.pragma_update(None, "wal_autocheckpoint", 4000).map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
     // What is erased is overwritten, and does not linger in pages that are free.
     conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(StoreError::from)?;
@@ -36,6 +33,14 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
 
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+}
+
+/// Opens the connection that copies commits into the database file: what it syncs must be as durable as a commit.
+pub(crate) fn open_copier(path: &Path) -> Result<Connection, OpenError> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(StoreError::from)?;
+    conn.pragma_update(None, "synchronous", "full").map_err(StoreError::from)?;
+    Ok(conn)
 }
 
 /// Opens a database that somebody else may have made: nothing that its schema names is run.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -19,9 +20,10 @@ use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::checkpoint::Checkpointer;
 use super::codec::{name, signed};
 use crate::memory::{Effect, Memory};
-use crate::types::{Cause, Entropy, LogEntry, StoreError};
+use crate::types::{Cause, Entropy, LogEntry, OpenError, StoreError};
 
 /// The most changes in one commit: bounds how long the first of them waits.
 const BATCH: usize = 512;
@@ -38,16 +40,21 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(conn: Connection, memory: Arc<Memory>) -> Result<Self, StoreError> {
+    pub(crate) fn start(mut conn: Connection, path: &Path, memory: Arc<Memory>) -> Result<Self, OpenError> {
         let (sender, changes) = mpsc::channel();
         let counts = kept_counts(&conn)?;
+        let mut checkpointer = Checkpointer::start(&mut conn, path)?;
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             let mut state = State { size: memory.head(), edge: Edge::default(), counts };
             while let Ok(first) = changes.recv() {
                 let batch = std::iter::once(first).chain(changes.try_iter().take(BATCH)).collect();
                 commit(&conn, &memory, &mut state, batch);
+                checkpointer.after_commit(&conn);
             }
-        })?;
+            // The writer's connection goes last, and leaves all in one file.
+            drop(checkpointer);
+        });
+        let thread = thread.map_err(StoreError::from)?;
         Ok(Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 

@@ -31,8 +31,6 @@ CREATE TABLE plans (
   stdout_bytes INTEGER NOT NULL DEFAULT 0,
   stderr_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX plans_project ON plans(project);
-CREATE INDEX plans_agent ON plans(project, agent);
 CREATE INDEX plans_status ON plans(project, status);
 CREATE INDEX plans_agent_status ON plans(project, agent, status);
 CREATE INDEX plans_runs ON plans(project) WHERE run_id IS NOT NULL;
