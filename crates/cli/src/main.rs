@@ -44,6 +44,10 @@ use crate::commands::{Change, Session, Yes};
 use crate::config::Settings;
 use crate::failure::{Failure, complain};
 
+/// A request makes and drops some hundred small values: with the C library's allocator a quarter of a plan's cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let own_ending = matches!(cli.command, Command::Run { .. } | Command::Attach { .. });

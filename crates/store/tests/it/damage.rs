@@ -36,6 +36,33 @@ fn filled(plans: u64) -> Place {
     place
 }
 
+/// Commits are appended to a file of their own and copied beside the writer. Were they not, that file would grow with every
+/// commit, and the next start would read all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_copied_while_more_of_them_come() {
+    let place = Place::sqlite();
+    let store = place.open();
+    let appended = place.folder.path().join("provara.db-wal");
+    let mut most = 0;
+    for round in 0..60 {
+        let some = (0..32).map(|n| {
+            let mut new = new_plan(1 + round * 32 + n);
+            new.plan.command = CommandText::parse(format!("echo {}", "x".repeat(9000))).unwrap();
+            new.pending_cap = u32::MAX;
+            let store = store.clone();
+            tokio::spawn(async move { store.propose(new).await })
+        });
+        for proposed in some.collect::<Vec<_>>() {
+            proposed.await.unwrap().unwrap();
+        }
+        most = most.max(fs::metadata(&appended).unwrap().len());
+    }
+    let copied = fs::metadata(database(&place)).unwrap().len();
+    assert!(copied > 8 << 20, "{copied} bytes were copied of the {most} that were appended");
+    assert!(most < 30 << 20, "{most} bytes were appended before the file began anew");
+    store.close().await;
+}
+
 #[test]
 fn a_cut_or_overwritten_database_is_called_damaged() {
     let place = filled(200);
