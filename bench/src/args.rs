@@ -27,6 +27,9 @@ pub(crate) enum Command {
         /// Files of JSON lines that this program wrote
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Put the table between the marks of this document instead of printing it
+        #[arg(long, value_name = "DOCUMENT")]
+        write: Option<PathBuf>,
     },
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     },
     #[error("`{}` line {line} is no JSON object; give a file that this program wrote", path.display())]
     Results { path: PathBuf, line: usize },
+    #[error("`{}` lacks the lines `{begin}` and `{end}`, between which the table goes", path.display())]
+    NoMarks { path: PathBuf, begin: &'static str, end: &'static str },
     #[error("built-in policy cannot be used: {0}")]
     Policy(String),
     #[error("measures failed: {names}")]

@@ -32,9 +32,10 @@ use crate::failure::Failure;
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
-        Some(Command::Table { files }) => {
-            targets::of_files(&files).and_then(|table| say::document(&table).map_err(Failure::io("stdout")))
-        }
+        Some(Command::Table { files, write }) => targets::of_files(&files).and_then(|table| match write {
+            Some(document) => targets::write(&document, &table),
+            None => say::document(&table).map_err(Failure::io("stdout")),
+        }),
         None => measure(&args.wanted),
     };
     match done {

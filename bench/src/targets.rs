@@ -130,6 +130,19 @@ pub(crate) fn of_files(files: &[PathBuf]) -> Result<String, Failure> {
     Ok(table(&rows))
 }
 
+/// Between these lines of a document stands the table.
+const MARKS: [&str; 2] = ["<!-- measured: written by `provara-bench table --write` -->", "<!-- end of measured -->"];
+
+/// Puts `table` between the marks of a document.
+pub(crate) fn write(document: &Path, table: &str) -> Result<(), Failure> {
+    let failed = || Failure::io(document.display().to_string());
+    let [begin, end] = MARKS;
+    let text = fs::read_to_string(document).map_err(failed())?;
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.ok_or_else(|| Failure::NoMarks { path: document.to_owned(), begin, end })?;
+    fs::write(document, format!("{before}{begin}\n\n{table}\n{end}{after}")).map_err(failed())
+}
+
 fn read(file: &Path) -> Result<Vec<Value>, Failure> {
     let text = fs::read_to_string(file).map_err(Failure::io(file.display().to_string()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -277,6 +290,35 @@ mod tests {
     fn numbers_are_shown_as_a_reader_compares_them() {
         let all = [0.0, 0.456, 9.5, 12.34, 99.0, 100.4, 12_345.6, 1_234_567.0].map(|value| shown(value, "x"));
         assert_eq!(all, ["0 x", "0.46 x", "9.5 x", "12.3 x", "99 x", "100 x", "12,346 x", "1,234,567 x"]);
+    }
+
+    #[test]
+    fn a_table_goes_between_the_marks_and_nothing_else_changes() {
+        let [begin, end] = MARKS;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("# A\n{begin}\nold\n{end}\nB\n")).unwrap();
+        for table in ["| new |\n", "| newer |\n"] {
+            write(file.path(), table).unwrap();
+            let text = fs::read_to_string(file.path()).unwrap();
+            assert_eq!(text, format!("# A\n{begin}\n\n{table}\n{end}\nB\n"));
+        }
+        fs::write(file.path(), "no marks").unwrap();
+        assert!(write(file.path(), "x").unwrap_err().to_string().ends_with("between which the table goes"));
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "no marks");
+    }
+
+    /// The document and the program must not part: a renamed target would leave a table that nobody can make.
+    #[test]
+    fn the_readme_holds_the_table_of_the_kept_results() {
+        let [begin, end] = MARKS;
+        let readme = include_str!("../README.md");
+        let shown = readme.split_once(begin).unwrap().1.split_once(end).unwrap().0;
+        let kept = of_files(&[concat!(env!("CARGO_MANIFEST_DIR"), "/results/reference.jsonl").into()]).unwrap();
+        assert_eq!(
+            shown.trim(),
+            kept.trim(),
+            "run `cargo run -p provara-bench -- table --write bench/README.md bench/results/reference.jsonl`"
+        );
     }
 
     #[test]
