@@ -42,7 +42,7 @@ pub(crate) struct Wanted {
     /// How many plans wait in the long queue
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) pending: Option<u32>,
-    /// Twice as long, with 100,000 plans in the long queue
+    /// Longer, with 100,000 plans in the long queue
     #[arg(long, conflicts_with = "quick")]
     pub(crate) full: bool,
     /// Only whether everything works: short, small, numbers worth nothing
