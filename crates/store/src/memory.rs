@@ -86,8 +86,8 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes over what a commit made true: the state first, then the news of it.
-    pub(crate) fn apply(&self, effects: Vec<Effect>) {
+    /// Takes over what a commit made true; returns the news of it, for [`Memory::tell`].
+    pub(crate) fn apply(&self, effects: Vec<Effect>) -> Vec<LogEntry> {
         let mut news = Vec::new();
         for effect in effects {
             match effect {
@@ -109,6 +109,11 @@ impl Memory {
         if let Some(last) = news.last() {
             self.head.send_replace(last.position.saturating_add(1));
         }
+        news
+    }
+
+    /// Tells whoever follows the log.
+    pub(crate) fn tell(&self, news: Vec<LogEntry>) {
         for entry in news {
             // Nobody may be listening.
             let _ = self.entries.send(Arc::new(entry));

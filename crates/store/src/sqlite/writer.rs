@@ -148,9 +148,11 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
                 memory.count(&key.0, key.2, by);
                 *state.counts.entry(key).or_default() += by;
             }
-            memory.apply(effects);
+            let news = memory.apply(effects);
             reached(Place::CommitApplied);
             answers.into_iter().for_each(|answer| answer(Ok(())));
+            // A thousand followers woken first would keep those waiting who caused the news.
+            memory.tell(news);
         }
         Some(error) => {
             memory.measures.failed_commits.add_one();
