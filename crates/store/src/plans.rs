@@ -7,7 +7,7 @@ use provara_domain::{
     Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use crate::idempotency::{recall, remember};
 use crate::measures::{Measures, Step};
@@ -45,7 +45,7 @@ impl Store {
     /// When the store fails.
     pub async fn plans(&self, project: &Name, owner: Owner, filter: PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| list(conn, &project, &owner, &filter)).await
+        self.inner.readers.read(move |conn| list(conn, &project, &owner, &filter, &WHOLE)).await
     }
 
     /// Returns a project's counts, as of the last commit.
@@ -367,7 +367,12 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| range(conn, &project, &owner, "run_id IS NOT NULL", before, limit)).await
+        self.inner
+            .readers
+            .read(move |conn| {
+                range(conn, &project, &owner, &Range { which: "run_id IS NOT NULL", before, limit }, &WHOLE)
+            })
+            .await
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
@@ -672,35 +677,83 @@ fn visible(
     })
 }
 
+/// Returns one plan by its place in the order of arrival.
+pub(crate) fn by_seq(conn: &Connection, seq: u64) -> Result<PlanRecord, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE seq = ?1"))?;
+    let mut rows = query.query([signed(seq)])?;
+    rows.next()?.map(codec::plan_record).transpose()?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+/// Returns place and revision of each plan of a list.
+pub(crate) fn revisions(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    filter: &PlanFilter,
+) -> Result<Vec<(u64, u64)>, StoreError> {
+    let columns = Columns {
+        names: "seq, revision",
+        read: |row| Ok((codec::count(row.get(0)?)?, codec::count(row.get(1)?)?)),
+        seq: |(seq, _)| *seq,
+    };
+    list(conn, project, owner, filter, &columns)
+}
+
+/// What is wanted of each row of a list.
+struct Columns<T> {
+    names: &'static str,
+    read: fn(&Row<'_>) -> Result<T, StoreError>,
+    seq: fn(&T) -> u64,
+}
+
+/// Whole plans.
+const WHOLE: Columns<PlanRecord> =
+    Columns { names: codec::PLAN_COLUMNS, read: codec::plan_record, seq: |record| record.seq };
+
 /// One index range a status, merged: however long the queue is, at most `limit` rows of each are read.
-fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+fn list<T>(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    filter: &PlanFilter,
+    columns: &Columns<T>,
+) -> Result<Vec<T>, StoreError> {
+    let part = |which: &str| {
+        range(conn, project, owner, &Range { which, before: filter.before, limit: filter.limit }, columns)
+    };
     if filter.statuses.is_empty() {
-        return range(conn, project, owner, "true", filter.before, filter.limit);
+        return part("true");
     }
     let mut statuses = filter.statuses.clone();
     statuses.sort_unstable();
     statuses.dedup();
     let mut found = Vec::new();
     for status in statuses {
-        let which = format!("status = '{}'", status.as_str());
-        found.extend(range(conn, project, owner, &which, filter.before, filter.limit)?);
+        found.extend(part(&format!("status = '{}'", status.as_str()))?);
     }
-    found.sort_unstable_by_key(|record| std::cmp::Reverse(record.seq));
+    found.sort_unstable_by_key(|row| std::cmp::Reverse((columns.seq)(row)));
     found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
     Ok(found)
 }
 
-fn range(
+/// One index range, newest first.
+struct Range<'a> {
+    which: &'a str,
+    before: Option<u64>,
+    limit: u32,
+}
+
+fn range<T>(
     conn: &Connection,
     project: &Name,
     owner: &Owner,
-    which: &str,
-    before: Option<u64>,
-    limit: u32,
-) -> Result<Vec<PlanRecord>, StoreError> {
-    let columns = codec::PLAN_COLUMNS;
+    wanted: &Range<'_>,
+    columns: &Columns<T>,
+) -> Result<Vec<T>, StoreError> {
+    let Range { which, before, limit } = wanted;
     let before = before.map_or(i64::MAX, signed);
-    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), limit.into()];
+    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), (*limit).into()];
     let mine = match owner {
         Owner::Everyone => "",
         Owner::Only(agent) => {
@@ -708,13 +761,14 @@ fn range(
             "AND agent = ?4"
         }
     };
+    let names = columns.names;
     let mut query = conn.prepare_cached(&format!(
-        "SELECT {columns} FROM plans WHERE project = ?1 {mine} AND {which} AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
+        "SELECT {names} FROM plans WHERE project = ?1 {mine} AND {which} AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
     ))?;
     let mut rows = query.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(codec::plan_record(row)?);
+        found.push((columns.read)(row)?);
     }
     Ok(found)
 }
