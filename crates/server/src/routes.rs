@@ -216,7 +216,7 @@ async fn unknown(uri: Uri) -> Response {
 async fn framework_errors(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
-    let plain = response.extensions().get::<crate::problem::IsProblem>().is_none();
+    let plain = response.extensions().get::<Arc<crate::problem::Unsent>>().is_none();
     match status {
         StatusCode::METHOD_NOT_ALLOWED => {
             let allow = response.headers().get(header::ALLOW).cloned();
