@@ -142,7 +142,7 @@ pub(crate) enum Command {
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// Let an expired plan wait again, as a new one
+    /// Plan anew what expired, was not run because something changed, or whose run was lost
     #[command(after_help = "Example:\n  provara reopen 20260101_120000_0123456789abcdef")]
     Reopen { id: String },
     /// Let a command run longer, counted from its start

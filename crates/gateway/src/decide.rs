@@ -2,8 +2,8 @@
 
 use provara_audit::canonical;
 use provara_domain::{
-    CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
-    Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
+    CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, PlanId, Principal,
+    ProfileName, Role, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
@@ -177,7 +177,9 @@ impl Gateway {
         inner.store.supersede(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 
-    /// Proposes again what expired unanswered, or what was not run because something had changed. A new, linked plan.
+    /// Proposes again what expired, what was not run because something had changed, or whose run was lost: a new, linked
+    /// plan, judged and decided anew. A lost run may have done its work; whoever decides on the new plan knows what it repeats
+    /// by its `origin`. Once for each plan; the store settles which may be re-opened.
     ///
     /// # Errors
     /// See [`DecideError`].
@@ -185,14 +187,6 @@ impl Gateway {
         let inner = &self.inner;
         inner.approver(who)?;
         let old = inner.known_plan(who, id).await?;
-        let changed = old
-            .run
-            .as_ref()
-            .and_then(|run| run.outcome.as_ref())
-            .is_some_and(|outcome| matches!(outcome, Outcome::SpawnFailed { failure: SpawnFailure::Changed, .. }));
-        if old.status != Status::Expired && !changed {
-            return Err(DecideError::Conflict { record: Box::new(old) });
-        }
         let mut plan = old.plan;
         plan.id = inner.plan_id();
         plan.nonce = Nonce::new(inner.platform.entropy());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provara_domain::{PlanId, Principal, RunId, Status, Stream};
-use provara_store::{LogEntry, OutputPage, Owner, PlanFilter, PlanRecord, StoreError};
+use provara_store::{LogEntry, OutputPage, Owner, Page, Pages, PlanFilter, PlanRecord, Rendering, StoreError};
 use tokio::sync::{broadcast, watch};
 
 use crate::gateway::Gateway;
@@ -53,6 +53,20 @@ impl Gateway {
     pub async fn commands(&self, who: &Principal, filter: CommandFilter) -> Result<Vec<PlanRecord>, StoreError> {
         let CommandFilter { statuses, before, limit } = filter;
         self.inner.store.plans(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
+    }
+
+    /// Returns lists in this rendering, for [`Gateway::page`].
+    pub fn pages(&self, rendering: Rendering) -> Pages {
+        self.inner.store.pages(rendering)
+    }
+
+    /// Returns the plans that `who` may see as [`Gateway::commands`] does, rendered. Cheap, since it is made once for all.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn page(&self, who: &Principal, pages: &Pages, filter: CommandFilter) -> Result<Page, StoreError> {
+        let CommandFilter { statuses, before, limit } = filter;
+        pages.list(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
     }
 
     /// Returns one plan with what became of it.

@@ -11,11 +11,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use provara_domain::{Principal, Role};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use crate::problem::{IsProblem, Problem};
+use crate::problem::{self, Problem};
 use crate::rate::Left;
 use crate::routes::App;
 use crate::trace;
@@ -24,8 +23,6 @@ use crate::trace;
 const MAX_BODY: usize = 4 << 20;
 /// How long a client may take to send its request's body.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// The largest body of a problem that a request id is put into.
-const MAX_PROBLEM: usize = 1 << 20;
 
 /// SHA-256 of the token that was shown.
 #[derive(Clone, Copy)]
@@ -84,7 +81,7 @@ async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Respon
             (problem.into_response(), left)
         }
     };
-    let mut response = identify(response, id).await;
+    let mut response = identify(response, id);
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);
@@ -280,24 +277,12 @@ fn cors_headers(app: &App, headers: &mut HeaderMap, origin: Option<HeaderValue>)
 }
 
 /// Puts the request id into the headers and, for a problem, into the body.
-async fn identify(response: Response, id: &str) -> Response {
-    let is_problem = response.extensions().get::<IsProblem>().is_some();
-    let (mut parts, body) = response.into_parts();
+fn identify(response: Response, id: &str) -> Response {
+    let mut response = problem::tell(response, id);
     if let Ok(value) = HeaderValue::from_str(id) {
-        parts.headers.insert(HeaderName::from_static("x-request-id"), value);
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
-    if !is_problem {
-        return Response::from_parts(parts, body);
-    }
-    let Ok(bytes) = axum::body::to_bytes(body, MAX_PROBLEM).await else {
-        return Response::from_parts(parts, axum::body::Body::empty());
-    };
-    let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("request_id".into(), id.into());
-    }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, axum::body::Body::from(value.to_string()))
+    response
 }
 
 /// Refuses whoever has not `role`.

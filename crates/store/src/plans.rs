@@ -7,7 +7,7 @@ use provara_domain::{
     Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use crate::idempotency::{recall, remember};
 use crate::measures::{Measures, Step};
@@ -45,7 +45,15 @@ impl Store {
     /// When the store fails.
     pub async fn plans(&self, project: &Name, owner: Owner, filter: PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| list(conn, &project, &owner, &filter)).await
+        self.inner
+            .readers
+            .read(move |conn| {
+                // Of one moment, so that nobody is shown a plan that no longer belongs into the list.
+                let snapshot = conn.unchecked_transaction()?;
+                let listed = revisions(&snapshot, &project, &owner, &filter)?;
+                listed.into_iter().map(|(seq, _)| by_seq(&snapshot, seq)).collect()
+            })
+            .await
     }
 
     /// Returns a project's counts, as of the last commit.
@@ -367,7 +375,13 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| range(conn, &project, &owner, "run_id IS NOT NULL", before, limit)).await
+        self.inner
+            .readers
+            .read(move |conn| {
+                let wanted = Range { which: "run_id IS NOT NULL", before, limit };
+                range(conn, &project, &owner, &wanted, codec::PLAN_COLUMNS, codec::plan_record)
+            })
+            .await
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
@@ -672,8 +686,22 @@ fn visible(
     })
 }
 
-/// One index range a status, merged: however long the queue is, at most `limit` rows of each are read.
-fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+/// Returns one plan by its place in the order of arrival.
+pub(crate) fn by_seq(conn: &Connection, seq: u64) -> Result<PlanRecord, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE seq = ?1"))?;
+    let mut rows = query.query([signed(seq)])?;
+    rows.next()?.map(codec::plan_record).transpose()?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+/// Returns place and revision of each plan of a list: one index range a status, merged. However long the queue is, at most
+/// `limit` entries of each are read.
+pub(crate) fn revisions(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    filter: &PlanFilter,
+) -> Result<Vec<(u64, u64)>, StoreError> {
     // An index of all of an agent's plans, whatever their status, would cost every plan more than this costs a list.
     let mut statuses = if filter.statuses.is_empty() { Status::ALL.to_vec() } else { filter.statuses.clone() };
     statuses.sort_unstable();
@@ -681,24 +709,34 @@ fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -
     let mut found = Vec::new();
     for status in statuses {
         let which = format!("status = '{}'", status.as_str());
-        found.extend(range(conn, project, owner, &which, filter.before, filter.limit)?);
+        let wanted = Range { which: &which, before: filter.before, limit: filter.limit };
+        found.extend(range(conn, project, owner, &wanted, "seq, revision", |row| {
+            Ok((codec::count(row.get(0)?)?, codec::count(row.get(1)?)?))
+        })?);
     }
-    found.sort_unstable_by_key(|record| std::cmp::Reverse(record.seq));
+    found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
     found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
     Ok(found)
 }
 
-fn range(
+/// One index range, newest first.
+struct Range<'a> {
+    which: &'a str,
+    before: Option<u64>,
+    limit: u32,
+}
+
+fn range<T>(
     conn: &Connection,
     project: &Name,
     owner: &Owner,
-    which: &str,
-    before: Option<u64>,
-    limit: u32,
-) -> Result<Vec<PlanRecord>, StoreError> {
-    let columns = codec::PLAN_COLUMNS;
+    wanted: &Range<'_>,
+    columns: &'static str,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let Range { which, before, limit } = wanted;
     let before = before.map_or(i64::MAX, signed);
-    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), limit.into()];
+    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), (*limit).into()];
     let mine = match owner {
         Owner::Everyone => "",
         Owner::Only(agent) => {
@@ -712,7 +750,7 @@ fn range(
     let mut rows = query.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(codec::plan_record(row)?);
+        found.push(read(row)?);
     }
     Ok(found)
 }

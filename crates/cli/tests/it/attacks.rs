@@ -910,9 +910,9 @@ fn attack_35_a_redirect_names_no_other_host() {
             continue;
         };
         let to = answer.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap_or("/");
+        // Browsers never send a backslash, but take one in an answer for a slash.
         let same = to.starts_with('/') && !to.get(1..).unwrap().starts_with(['/', '\\']);
-        // Wrong today for a backslash: browsers never send one, but take one in an answer for a slash.
-        assert_eq!(same, path != "/\\evil.example/", "{path} is sent to {to}");
+        assert!(same, "{path} is sent to {to}");
     }
 }
 

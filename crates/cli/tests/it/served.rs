@@ -390,6 +390,16 @@ fn a_killed_server_calls_its_run_lost_and_leaves_no_process() {
     assert_eq!((&seen["state"], &seen["run"]["outcome"]), (&json!("lost"), &Value::Null));
     let (_, seen) = server.by(&server.agent(), "GET", &format!("/commands/{waiting}"), &Value::Null);
     assert_eq!(seen["state"], "pending");
+    // It is never run again; a person may propose the same anew, once, and decides on that.
+    let (status, late) = server.by(&server.operator(), "POST", &format!("/approve/{id}"), &Value::Null);
+    assert_eq!((status, &late["state"]), (409, &json!("lost")), "{late}");
+    let reopen = format!("/reopen/{id}");
+    let (status, anew) = server.by(&server.operator(), "POST", &reopen, &Value::Null);
+    assert_eq!((status, &anew["state"], &anew["origin"]), (200, &json!("pending"), &json!(id)), "{anew}");
+    assert!(anew["pending_id"] != json!(id) && anew["run"].is_null() && anew["decision"].is_null(), "{anew}");
+    assert_eq!(server.by(&server.operator(), "POST", &reopen, &Value::Null).0, 409);
+    let (_, seen) = server.by(&server.agent(), "GET", &format!("/commands/{id}"), &Value::Null);
+    assert_eq!((&seen["state"], &seen["run"]["outcome"]), (&json!("lost"), &Value::Null));
 }
 
 #[test]

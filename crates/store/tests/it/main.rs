@@ -15,6 +15,7 @@ mod histories;
 mod kill;
 mod lists;
 mod log;
+mod pages;
 mod proposals;
 mod recovery;
 mod runs;
@@ -58,6 +59,11 @@ contract! { sqlite:
         a_list_is_newest_first_and_of_the_statuses_asked_for,
         pages_show_nothing_twice_and_miss_nothing_while_plans_come_and_go,
         an_agent_sees_its_own_and_another_projects_plans_do_not_exist,
+    }
+    pages {
+        whoever_was_answered_finds_it_in_the_next_list,
+        a_list_is_its_owners_and_goes_on_where_it_ended,
+        what_is_erased_leaves_the_memory_with_the_commit,
     }
     decisions {
         of_sixteen_decisions_one_wins,
