@@ -12,7 +12,7 @@ use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{Gateway, GatewayConfig, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
-use provara_server::{Bucket, ServerConfig};
+use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -117,7 +117,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
             let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
             let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            let served = serve_until(&gateway, &supervisor, listener, router, given.tls, told).await;
+            let entrance = Entrance { listener, tls: given.tls, connections: connections() };
+            let served = serve_until(&gateway, &supervisor, entrance, router, told).await;
             alive.abort();
             retention.abort();
             served
@@ -135,9 +136,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
 async fn serve_until(
     gateway: &Gateway,
     supervisor: &service::Supervisor,
-    listener: TcpListener,
+    entrance: Entrance,
     router: provara_server::Router,
-    tls: Option<Arc<rustls::ServerConfig>>,
     told: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     // Serving may also end by itself, when the listener breaks. Then the rest has to end too.
@@ -152,13 +152,21 @@ async fn serve_until(
         gateway.quiesce(GRACE).await;
     };
     let serving = async {
-        let served =
-            provara_server::serve(listener, router, tls, stop(told.clone(), broke.clone()), gateway.quiet()).await;
+        let served = provara_server::serve(entrance, router, stop(told.clone(), broke.clone()), gateway.quiet()).await;
         broken.send_replace(true);
         served
     };
     let ((), served) = tokio::join!(ending, serving);
     served.map_err(|error| other(&error))
+}
+
+/// How many connections this process may hold: half of what it may open, since commands and the store need files too.
+fn connections() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return provara_server::MAX_CONNECTIONS };
+    // The soft limit is for programs that cannot deal with high descriptors, by old custom 1024. Commands get their own.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    usize::try_from(hard / 2).unwrap_or(usize::MAX).min(provara_server::MAX_CONNECTIONS)
 }
 
 async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, Failure> {

@@ -1,13 +1,15 @@
 //! A machine in trouble: full and read-only disks, locked databases, no descriptors left, slow disks, torn files. The server says
 //! so, loses nothing that it acknowledged, and goes on when the cause goes.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -487,28 +489,84 @@ fn a_database_that_somebody_else_locks_is_told_and_used_again_afterwards() {
 }
 
 #[test]
-fn a_server_without_descriptors_left_answers_again_when_some_are_free() {
+fn a_server_without_descriptors_left_makes_room_and_runs_again_when_some_are_free() {
     let mut server = Troubled::new("32m");
     server.start(&["prlimit", "--nofile=64", "--"], &[]);
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut held = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..200 {
         let mut stream = TcpStream::connect(&address).unwrap();
-        stream.write_all(b"GET /status HTTP/1.1\r\n").unwrap();
+        let _ = stream.write_all(b"GET /status HTTP/1.1\r\n");
         held.push(stream);
     }
-    // The last of them waits in the kernel's queue: it was never accepted.
-    let mut last = held.pop().unwrap();
-    last.write_all(b"host: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    // While they are held there are none left, and still one that says nothing makes room for whoever asks.
+    assert_eq!(server.ask("GET", "/status", "", &Value::Null).0, 200);
     drop(held);
-    last.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut answer = String::new();
-    last.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let (_, planned) = server.plan("echo still here");
     let id = planned["pending_id"].as_str().unwrap();
     let (status, run) = server.ask("POST", &format!("/approve/{id}"), OPERATOR, &Value::Null);
     assert_eq!((status, &run["stdout"]), (200, &json!("still here\n")), "{run}");
+}
+
+/// Some connect without a pause and say nothing; some say a byte now and then; some ask without a token and keep their
+/// connection. All places are taken many times over, and whoever has a token is served.
+#[test]
+fn attack_28_whoever_keeps_connecting_leaves_room_for_a_token_and_what_is_served_goes_on() {
+    let mut server = Troubled::new("32m");
+    server.start(&["prlimit", "--nofile=512", "--"], &[]);
+    let (places, server) = (256, &server);
+    let address = server.base.trim_start_matches("http://");
+    let mut events = TcpStream::connect(address).unwrap();
+    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(events, "GET /events HTTP/1.1\r\nhost: localhost\r\nx-agent-token: {OPERATOR}\r\n\r\n").unwrap();
+    let mut events = BufReader::new(events);
+    let mut line = String::new();
+    events.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    let decided = |planned: (u16, Value)| {
+        assert_eq!(planned.0, 200, "{planned:?}");
+        server.ask("POST", &format!("/approve/{}", planned.1["pending_id"].as_str().unwrap()), OPERATOR, &Value::Null)
+    };
+    let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let run = std::thread::scope(|scope| {
+        let long = scope.spawn(|| decided(server.plan("until [ -e go ]; do sleep 0.05; done; echo went")));
+        until("the long run", || server.ask("GET", "/commands?state=running", OPERATOR, &Value::Null).1[0].is_object());
+        scope.spawn(|| {
+            let mut held = VecDeque::new();
+            while !over.load(Ordering::SeqCst) && opened.load(Ordering::SeqCst) < 20_000 {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let _ = match opened.fetch_add(1, Ordering::SeqCst) % 8 {
+                    0 => stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+                    1 => stream.write_all(b"POST /plan HTTP/1.1\r\nhost: "),
+                    _ => Ok(()),
+                };
+                held.push_back(stream);
+                if held.len() > places + 200 {
+                    drop(held.pop_front());
+                }
+                if let Some(slow) = held.get_mut(places / 2) {
+                    let _ = slow.write_all(b"x");
+                }
+            }
+        });
+        until("every place taken", || opened.load(Ordering::SeqCst) > 2 * places);
+        let mut slowest = Duration::ZERO;
+        for number in 0..10 {
+            let begun = Instant::now();
+            let (status, run) = decided(server.plan(&format!("echo {number}")));
+            assert_eq!((status, &run["stdout"]), (200, &json!(format!("{number}\n"))), "{run}");
+            slowest = slowest.max(begun.elapsed());
+        }
+        over.store(true, Ordering::SeqCst);
+        println!("{} connections; a plan and its approval took {slowest:?} at most", opened.load(Ordering::SeqCst));
+        assert!(slowest < PATIENCE / 3, "{slowest:?}");
+        fs::write(server.root.path().join("workspace/go"), "").unwrap();
+        long.join().unwrap()
+    });
+    assert_eq!((run.0, &run.1["stdout"]), (200, &json!("went\n")), "{}", run.1);
+    // The stream, the oldest connection of all, was never cut: it tells of every run.
+    let mut told = events.lines().map_while(Result::ok).filter(|line| line == "event: run.finished");
+    assert_eq!(told.by_ref().take(11).count(), 11, "the stream of events ended");
 }
 
 #[test]
