@@ -25,7 +25,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{clock, mirror, retention, secrets, service, tell};
+use crate::{client, clock, mirror, retention, rules, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -60,6 +60,7 @@ struct Given {
     binary: PathBuf,
     policy: Policy,
     tls: Option<Arc<rustls::ServerConfig>>,
+    sinks: mirror::Sinks,
 }
 
 fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
@@ -67,12 +68,15 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     let binary = std::env::current_exe()?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
-    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)? })
+    let trust = client::trust(settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let sinks = mirror::Sinks { addresses: settings.checkpoint_sinks.clone(), trust };
+    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)?, sinks })
 }
 
 /// Checks what a start would need, and starts nothing.
 pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
-    let settings = &session.settings;
+    let inherited = service::inherited()?;
+    let settings = &service::settled(&session.settings, inherited.as_ref())?;
     let policy = given(settings, listening)?.policy;
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
@@ -106,8 +110,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
     let gateway = gateway(settings, given.binary, given.policy).await?;
-    let mirror =
-        tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
+    let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), given.sinks));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
@@ -327,7 +330,8 @@ fn policy(settings: &Settings) -> Result<Policy, Failure> {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "toml") {
-                files.push((path.display().to_string(), fs::read_to_string(&path)?));
+                let unreadable = |error| Failure::Usage(format!("`{}` cannot be read: {error}", path.display()));
+                files.push((path.display().to_string(), rules::read(&path).map_err(unreadable)?));
             }
         }
         files.sort();
