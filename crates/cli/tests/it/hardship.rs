@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::served::{await_address, until};
+
 const AGENT: &str = "an-agents-token-of-hardship";
 const OPERATOR: &str = "an-operators-token-of-hardship";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -117,14 +119,7 @@ impl Troubled {
         let log = self.root.path().join("server.log");
         let process = self.command(before, variables).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
         self.process = Some(process);
-        let deadline = Instant::now() + PATIENCE;
-        self.base = loop {
-            match fs::read_to_string(&address) {
-                Ok(base) if base.ends_with('\n') => break base.trim().to_owned(),
-                _ => assert!(Instant::now() < deadline, "{}", fs::read_to_string(&log).unwrap()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        self.base = await_address(self.root.path());
     }
 
     fn stop(&mut self) {
@@ -225,14 +220,6 @@ impl Lock {
     fn release(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
-    }
-}
-
-fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !seen() {
-        assert!(Instant::now() < deadline, "never seen: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -595,15 +582,12 @@ fn a_torn_line_of_the_mirror_is_mended_from_the_store() {
     let mirror = server.runtime().join("audit/log.jsonl");
     let lines = |text: &str| text.matches('\n').count();
     let whole = |count: usize| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = fs::read_to_string(&mirror).unwrap_or_default();
-            if lines(&text) >= count {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "the mirror stays behind: {text}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut text = String::new();
+        until("a mirror that has caught up", || {
+            text = fs::read_to_string(&mirror).unwrap_or_default();
+            lines(&text) >= count
+        });
+        text
     };
     let before = whole(4);
     server.stop();

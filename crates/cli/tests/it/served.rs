@@ -139,7 +139,7 @@ pub(crate) fn sleeps(mark: &str) -> bool {
 }
 
 pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !seen() {
         assert!(Instant::now() < deadline, "never seen: {what}");
         std::thread::sleep(Duration::from_millis(10));
