@@ -152,7 +152,7 @@ impl Client {
 }
 
 /// Whose certificates are believed: the usual authorities', or a private one's alone.
-fn trust(settings: &Settings) -> Result<ureq::tls::TlsConfig, ClientError> {
+pub(crate) fn trust(settings: &Settings) -> Result<ureq::tls::TlsConfig, ClientError> {
     let Some(path) = &settings.ca_cert else { return Ok(ureq::tls::TlsConfig::default()) };
     let failed = |why: String| ClientError::Authority { path: path.display().to_string(), why };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;

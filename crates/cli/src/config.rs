@@ -17,7 +17,11 @@ pub(crate) const KEYS: &[(&str, &str, &str)] = &[
     ("ALLOWED_HOSTS", "", "names that browsers may call this server by, separated by commas"),
     ("ALLOW_HOST_SAME_USER", "0", "1: the profile `host` runs even where it cannot be kept from Provara's own files"),
     ("BASE", "", "the server's address, for clients"),
-    ("CA_CERT", "", "the authority's certificates that clients believe, PEM; the public ones where absent"),
+    (
+        "CA_CERT",
+        "",
+        "the authority's certificates that clients, and the server at its checkpoint sinks, believe, PEM; the public ones where absent",
+    ),
     ("CHECKPOINT_SINKS", "", "where checkpoints and entries are copied to: file:PATH, http(s)://…, git:PATH"),
     ("CORS_ORIGINS", "", "loopback origins whose pages may call the API"),
     ("HOST", "127.0.0.1", "the address to listen on"),

@@ -12,7 +12,7 @@ use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{Gateway, GatewayConfig, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
-use provara_server::{Bucket, ServerConfig};
+use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -25,7 +25,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{clock, mirror, retention, secrets, service, tell};
+use crate::{client, clock, mirror, retention, rules, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -60,6 +60,7 @@ struct Given {
     binary: PathBuf,
     policy: Policy,
     tls: Option<Arc<rustls::ServerConfig>>,
+    sinks: mirror::Sinks,
 }
 
 fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
@@ -67,12 +68,15 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     let binary = std::env::current_exe()?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
-    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)? })
+    let trust = client::trust(settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let sinks = mirror::Sinks { addresses: settings.checkpoint_sinks.clone(), trust };
+    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)?, sinks })
 }
 
 /// Checks what a start would need, and starts nothing.
 pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
-    let settings = &session.settings;
+    let inherited = service::inherited()?;
+    let settings = &service::settled(&session.settings, inherited.as_ref())?;
     let policy = given(settings, listening)?.policy;
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
@@ -106,8 +110,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
     let gateway = gateway(settings, given.binary, given.policy).await?;
-    let mirror =
-        tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
+    let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), given.sinks));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
@@ -117,7 +120,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
             let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
             let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            let served = serve_until(&gateway, &supervisor, listener, router, given.tls, told).await;
+            let entrance = Entrance { listener, tls: given.tls, connections: connections() };
+            let served = serve_until(&gateway, &supervisor, entrance, router, told).await;
             alive.abort();
             retention.abort();
             served
@@ -135,9 +139,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
 async fn serve_until(
     gateway: &Gateway,
     supervisor: &service::Supervisor,
-    listener: TcpListener,
+    entrance: Entrance,
     router: provara_server::Router,
-    tls: Option<Arc<rustls::ServerConfig>>,
     told: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     // Serving may also end by itself, when the listener breaks. Then the rest has to end too.
@@ -152,13 +155,21 @@ async fn serve_until(
         gateway.quiesce(GRACE).await;
     };
     let serving = async {
-        let served =
-            provara_server::serve(listener, router, tls, stop(told.clone(), broke.clone()), gateway.quiet()).await;
+        let served = provara_server::serve(entrance, router, stop(told.clone(), broke.clone()), gateway.quiet()).await;
         broken.send_replace(true);
         served
     };
     let ((), served) = tokio::join!(ending, serving);
     served.map_err(|error| other(&error))
+}
+
+/// How many connections this process may hold: half of what it may open, since commands and the store need files too.
+fn connections() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return provara_server::MAX_CONNECTIONS };
+    // The soft limit is for programs that cannot deal with high descriptors, by old custom 1024. Commands get their own.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    usize::try_from(hard / 2).unwrap_or(usize::MAX).min(provara_server::MAX_CONNECTIONS)
 }
 
 async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, Failure> {
@@ -319,7 +330,8 @@ fn policy(settings: &Settings) -> Result<Policy, Failure> {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "toml") {
-                files.push((path.display().to_string(), fs::read_to_string(&path)?));
+                let unreadable = |error| Failure::Usage(format!("`{}` cannot be read: {error}", path.display()));
+                files.push((path.display().to_string(), rules::read(&path).map_err(unreadable)?));
             }
         }
         files.sort();

@@ -2,10 +2,15 @@
 //!
 //! Every step of a plan's life has one. A test names places in the environment variable [`VARIABLE`], and what is to happen
 //! there. Only builds with debug assertions look at it; in a release build a place is nothing at all.
+//!
+//! The same builds take the clock's error from a file, so that a test can set the clock of a server at work.
 
 /// The environment variable that says what happens where: `place=kill:N` ends the process the N-th time that it comes by,
 /// `place=sleep:MS` holds it up each time. Several are separated by commas.
 pub const VARIABLE: &str = "PROVARA_FAULTS";
+
+/// The environment variable that names a file with the clock's error in seconds, a whole number.
+pub const CLOCK_VARIABLE: &str = "PROVARA_CLOCK_ERROR_FILE";
 
 macro_rules! places {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -89,15 +94,26 @@ pub fn reached(place: Place) {
     let _ = place;
 }
 
+/// Returns by how many seconds the clock is to be wrong, as the file says that the environment names: in a release build,
+/// by none.
+#[inline]
+pub fn clock_error() -> i64 {
+    #[cfg(debug_assertions)]
+    return asked::clock_error();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
 #[cfg(debug_assertions)]
 mod asked {
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     use nix::sys::signal::{Signal, raise};
 
-    use super::{Place, VARIABLE};
+    use super::{CLOCK_VARIABLE, Place, VARIABLE};
 
     enum Fault {
         Kill { at: u64, passed: AtomicU64 },
@@ -108,6 +124,13 @@ mod asked {
         let asked = std::env::var(VARIABLE).unwrap_or_default();
         asked.split(',').filter_map(fault).collect()
     });
+
+    static CLOCK: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(CLOCK_VARIABLE).map(PathBuf::from));
+
+    pub(super) fn clock_error() -> i64 {
+        let told = CLOCK.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        told.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
 
     fn fault(asked: &str) -> Option<(String, Fault)> {
         let (place, what) = asked.split_once('=')?;

@@ -100,12 +100,12 @@ impl Gateway {
     }
 
     /// Returns the plan once it is settled: what a synchronous approval waits for. The run goes on if the caller stops
-    /// waiting. When the gateway ends, the plan as it stands.
+    /// waiting. When the gateway ends, or the store keeps refusing the plan's next step, the plan as it stands.
     ///
     /// # Errors
     /// As [`Gateway::command`].
     pub async fn settled(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, LookupError> {
-        self.watch(who, id, |record| record.status.is_settled()).await
+        self.watch(who, id, |record| record.status.is_settled() || self.inner.is_stuck(record)).await
     }
 
     async fn watch(

@@ -1,6 +1,7 @@
 //! Before any route: is this request meant for us, from whom is it, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
@@ -17,6 +18,7 @@ use tracing::Instrument as _;
 use crate::problem::{self, Problem};
 use crate::rate::Left;
 use crate::routes::App;
+use crate::seats::Seat;
 use crate::trace;
 
 /// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
@@ -70,7 +72,11 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
 
 async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let (response, left) = match admit(app, &mut request) {
+    let admitted = admit(app, &mut request);
+    // Only now: a token has to be known before anybody may hold a place by a slow body or by waiting.
+    let known = admitted.is_ok() && request.extensions().get::<Principal>().is_some();
+    let served = request.extensions().get::<Arc<Seat>>().filter(|_| known).map(Seat::serve);
+    let (response, left) = match admitted {
         Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
         Ok(left) => match with_whole_body(request).await {
             Ok(request) => (next.run(request).await, left),
@@ -82,6 +88,9 @@ async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Respon
         }
     };
     let mut response = identify(response, id);
+    if let Some(served) = served {
+        response = response.map(|body| served.until_sent(body));
+    }
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);

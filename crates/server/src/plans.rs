@@ -309,8 +309,12 @@ pub(crate) async fn approve(
     }
     let record = app.gateway.settled(&who, &id).await?;
     if !record.status.is_settled() {
-        let text = "the approval is recorded and the server is stopping; look at the plan after its next start";
-        let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text).retry_after(5);
+        let (code, text) = if app.gateway.is_stopping() {
+            ("stopping", "the approval is recorded and the server is stopping; look at the plan after its next start")
+        } else {
+            ("unavailable", "the approval is recorded and the server cannot write its store; look at the plan later")
+        };
+        let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, code, text).retry_after(5);
         return Err(problem.with("pending_id", id.as_str()).with("state", record.status.as_str()));
     }
     let Some(run) = &record.run else {
