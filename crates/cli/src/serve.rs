@@ -393,7 +393,7 @@ fn announce(settings: &Settings, base: &str) -> io::Result<()> {
         tell::say(&format!("  operator's token: {}", settings.operator_token_path().display()));
     }
     let root = settings.root.display();
-    tell::say(&format!("  next, in another terminal: export AGENT_HUB_ROOT={root}"));
+    tell::say(&format!("  next: in another terminal, export AGENT_HUB_ROOT={root}"));
     tell::say("    `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
     mirror::replace(&settings.runtime.join("address"), &format!("{base}\n"))
 }
