@@ -16,7 +16,7 @@ pub(crate) const PREFIX: &str = "AGENT_HUB_";
 pub(crate) const KEYS: &[(&str, &str, &str)] = &[
     ("ALLOWED_HOSTS", "", "names that browsers may call this server by, separated by commas"),
     ("ALLOW_HOST_SAME_USER", "0", "1: the profile `host` runs even where it cannot be kept from Provara's own files"),
-    ("BASE", "", "the server's address, for clients"),
+    ("BASE", "", "the server's address, for clients; where absent, what the server in ROOT says, else HOST and PORT"),
     (
         "CA_CERT",
         "",
@@ -85,7 +85,7 @@ pub(crate) enum ConfigError {
     },
     #[error("`{}` cannot be understood: {why}", path.display())]
     Syntax { path: PathBuf, why: String },
-    #[error("the folder `{}` cannot be found", path.display())]
+    #[error("the folder `{}` cannot be used; make it with `mkdir -p`, or name another with --root", path.display())]
     Root {
         path: PathBuf,
         #[source]

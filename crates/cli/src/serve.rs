@@ -199,7 +199,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
     drop_exposed(&store, &own).await?;
     let runner = start_runner(settings, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
-        tracing::warn!(problem, "this host does not let commands be confined; they will not be run");
+        tracing::warn!(problem, cure = prepare::cure(problem), "commands cannot be confined here and will not be run");
     }
     Gateway::start(Parts {
         store,
@@ -399,12 +399,14 @@ fn announce(settings: &Settings, base: &str) -> io::Result<()> {
         tell::warn("one token proposes and approves (AGENT_HUB_SINGLE_TOKEN=1)");
     }
     if settings.token.is_none() {
-        tell::say(&format!("  agents' token:   {}", settings.agent_token_path().display()));
+        tell::say(&format!("  agents' token:    {}", settings.agent_token_path().display()));
     }
     if settings.operator_token.is_none() && settings.operator_token_path().exists() {
         tell::say(&format!("  operator's token: {}", settings.operator_token_path().display()));
     }
-    tell::say("  next: `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
+    let root = settings.root.display();
+    tell::say(&format!("  next: in another terminal, export AGENT_HUB_ROOT={root}"));
+    tell::say("    `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
     mirror::replace(&settings.runtime.join("address"), &format!("{base}\n"))
 }
 

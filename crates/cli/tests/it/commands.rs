@@ -249,7 +249,12 @@ fn the_exit_code_says_how_it_ended() {
     assert_eq!(call(&server, &["status", &again]), (Some(4), "pending\n".into(), String::new()));
     assert_eq!(
         call(&server, &["approve", &denied, "--yes"]),
-        (Some(1), String::new(), "provara: plan ID is denied and can no longer be decided\n".into())
+        (
+            Some(1),
+            String::new(),
+            "provara: plan ID is denied and can no longer be decided\n  next: `provara show ID` tells what became of it\n"
+                .into()
+        )
     );
 }
 
