@@ -76,6 +76,11 @@ fn start(inner: &Arc<Inner>, claim: Claim) {
         lock(&inner.running).remove(&plan);
         inner.ended.notify_waiters();
         inner.work.notify_one();
+        if let Some(runner) = &inner.runner
+            && !inner.stopping.load(Ordering::SeqCst)
+        {
+            runner.make_ready();
+        }
     });
 }
 
