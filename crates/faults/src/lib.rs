@@ -49,9 +49,9 @@ places! {
     CommitApplied = "commit.applied",
     /// A plan is claimed; nothing was started.
     RunClaimed = "run.claimed",
-    /// The helper is about to get a run.
+    /// A run is about to be handed to its shell's process.
     RunReady = "run.ready",
-    /// The helper has got a run.
+    /// A run is handed over.
     RunHandedOver = "run.handed_over",
     /// A piece of output is in its spool.
     OutputAppended = "output.appended",
@@ -67,9 +67,9 @@ places! {
     CheckpointSigned = "checkpoint.signed",
     /// Entries are about to go into the mirror.
     MirrorReady = "mirror.ready",
-    /// In the helper: a run has come in.
+    /// In the helper: a spare is asked for.
     HelperReceived = "helper.received",
-    /// In the helper: the run has its supervisor.
+    /// In the helper: the spare has its supervisor.
     HelperForked = "helper.forked",
     /// In the supervisor: it has begun.
     SupervisorBegun = "supervisor.begun",
@@ -77,10 +77,14 @@ places! {
     SupervisorApart = "supervisor.apart",
     /// In the supervisor: the run's first process is there.
     SupervisorForked = "supervisor.forked",
-    /// In the run's first process: its view is mounted.
-    InitMounted = "init.mounted",
     /// In the run's first process: the shell's process is there.
     InitForked = "init.forked",
+    /// In the shell's process: all that can be made before the run is known is there.
+    ShellWaits = "shell.waits",
+    /// In the shell's process: the run has come in.
+    ShellReceived = "shell.received",
+    /// In the shell's process: the run's view is mounted.
+    ShellMounted = "shell.mounted",
     /// In the shell's process: its rights are given up.
     ShellReady = "shell.ready",
 }

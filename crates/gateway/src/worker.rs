@@ -77,17 +77,69 @@ async fn claim_some(inner: &Arc<Inner>) -> Result<(), StoreError> {
     }
 }
 
+/// Room for one of the runs that may go on at once, kept for a plan that is about to be approved.
+pub(crate) struct Room {
+    inner: Arc<Inner>,
+    plan: PlanId,
+    control: Option<RunControl>,
+}
+
+impl Room {
+    /// Returns room for `plan` where this worker could claim it at once: there is some, and nobody waits longer.
+    pub(crate) fn take(inner: &Arc<Inner>, plan: &PlanId) -> Option<Self> {
+        let waits = inner.store.counts(&inner.project).approved > 0;
+        if inner.runner.is_none() || waits || inner.stopping.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut running = lock(&inner.running);
+        if running.len() >= inner.config.max_runs || running.contains_key(plan) {
+            return None;
+        }
+        let (handle, control) = control();
+        running.insert(plan.clone(), handle);
+        Some(Self { inner: Arc::clone(inner), plan: plan.clone(), control: Some(control) })
+    }
+
+    /// Runs what was claimed for this room. Returns at once.
+    pub(crate) fn start(mut self, claim: Claim) {
+        reached(Place::RunClaimed);
+        if let Some(control) = self.control.take() {
+            begin(&self.inner, claim, control);
+        }
+    }
+}
+
+impl Drop for Room {
+    /// Gives the room back where nothing was claimed for it.
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            lock(&self.inner.running).remove(&self.plan);
+            self.inner.ended.notify_waiters();
+            self.inner.work.notify_one();
+        }
+    }
+}
+
 /// Runs a claimed plan in a task of its own. It is known as running before the task begins, so a cancel finds it.
 fn start(inner: &Arc<Inner>, claim: Claim) {
-    let plan = claim.plan().id.clone();
     let (handle, control) = control();
-    lock(&inner.running).insert(plan.clone(), handle);
+    lock(&inner.running).insert(claim.plan().id.clone(), handle);
+    begin(inner, claim, control);
+}
+
+fn begin(inner: &Arc<Inner>, claim: Claim, control: RunControl) {
+    let plan = claim.plan().id.clone();
     let inner = Arc::clone(inner);
     tokio::spawn(async move {
         run_and_record(&inner, claim, control).await;
         lock(&inner.running).remove(&plan);
         inner.ended.notify_waiters();
         inner.work.notify_one();
+        if let Some(runner) = &inner.runner
+            && !inner.stopping.load(Ordering::SeqCst)
+        {
+            runner.make_ready();
+        }
     });
 }
 

@@ -96,28 +96,32 @@ impl Store {
     /// # Errors
     /// When it is not pending, is due to expire, or its digest is another than the one decided on, or the store fails.
     pub async fn decide(&self, project: &Name, new: NewDecision) -> Result<PlanRecord, TransitionError> {
-        let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
-        self.change_in(project, &decision.plan.clone(), cause, move |tx, found, cause| {
-            // What was seen is what is decided on, and in time, whoever calls.
-            guard(&found, found.digest == decision.digest && cause.at < found.expires_at)?;
-            let to = match decision.decision {
-                DecisionKind::Approve => Status::Approved,
-                DecisionKind::Deny => Status::Denied,
-            };
-            let decision_digest = provara_audit::canonical::decision_digest(&decision);
-            let set = [
-                ("decision", codec::decision_json(&decision)?.into()),
-                ("decision_digest", decision_digest.as_str().to_owned().into()),
-                ("reason", reason.into()),
-                ("judgement", codec::json("judgement", &judgement)?.into()),
-                ("approval_valid_until", approval_valid_until.as_millis().into()),
-            ];
-            let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
-            let decided = transition(tx, &found, to, &set, body, cause)?;
-            if let Some(key) = &idempotency {
-                remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
-            }
-            Ok(decided)
+        let (id, cause) = (new.decision.plan.clone(), new.cause.clone());
+        self.change_in(project, &id, cause, move |tx, found, _| decide(tx, &found, new)).await
+    }
+
+    /// Stores an approval and claims the plan in the same commit, for a worker that has room for it: two events, and no
+    /// commit between them. Without a claim where the plan is for another target.
+    ///
+    /// # Errors
+    /// As [`Store::decide`]; nothing is claimed then.
+    pub async fn approve_and_claim(
+        &self,
+        project: &Name,
+        new: NewDecision,
+        target: &Name,
+        run: RunId,
+        cause: Cause,
+    ) -> Result<(PlanRecord, Option<Claim>), TransitionError> {
+        let (id, target) = (new.decision.plan.clone(), target.clone());
+        self.change_in(project, &id, new.cause.clone(), move |tx, found, _| {
+            // Looked at before anything is written: once the approval is, the claim may not be refused.
+            let claimable = new.decision.decision == DecisionKind::Approve
+                && found.plan.target == target
+                && cause.at < new.approval_valid_until;
+            let decided = decide(tx, &found, new)?;
+            let claim = if claimable { Some(claim(tx, &decided, &target, run, &cause)?) } else { None };
+            Ok((decided, claim))
         })
         .await
     }
@@ -255,24 +259,7 @@ impl Store {
     /// When it is not approved, for another target, or no longer valid, or the store fails.
     pub async fn claim(&self, target: &Name, id: &PlanId, run: RunId, cause: Cause) -> Result<Claim, TransitionError> {
         let target = target.clone();
-        self.change(id, cause, move |tx, found, cause| {
-            let conflict = || TransitionError::Conflict { found: found.status, record: Box::new(found.clone()) };
-            let stored = found.decision.as_ref().ok_or_else(conflict)?;
-            guard(&found, found.plan.target == target && cause.at < stored.approval_valid_until)?;
-            let decision = &stored.decision;
-            let set = [
-                ("run_id", run.as_str().to_owned().into()),
-                ("run_started_at", cause.at.as_millis().into()),
-                ("run_timeout_s", decision.limits.timeout_s.into()),
-            ];
-            let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
-            transition(tx, &found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
-            tx.count(&found.plan.project, &found.plan.agent, RUNS, 1);
-            tx.effect(Effect::RunBegan(run.clone()));
-            #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
-            Ok(Claim::issued_by_store(found.plan, run, profile, limits, binding))
-        })
-        .await
+        self.change(id, cause, move |tx, found, cause| claim(tx, &found, &target, run, cause)).await
     }
 
     /// Returns approved plans of a target, oldest first.
@@ -588,6 +575,53 @@ fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -
     }
     tx.event(&plan.project, About::Plan { id: &plan.id, agent: &plan.agent, revision }, body, cause)?;
     by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanRecord, TransitionError> {
+    let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
+    // What was seen is what is decided on, and in time, whoever calls.
+    guard(found, found.digest == decision.digest && cause.at < found.expires_at)?;
+    let to = match decision.decision {
+        DecisionKind::Approve => Status::Approved,
+        DecisionKind::Deny => Status::Denied,
+    };
+    let decision_digest = provara_audit::canonical::decision_digest(&decision);
+    let set = [
+        ("decision", codec::decision_json(&decision)?.into()),
+        ("decision_digest", decision_digest.as_str().to_owned().into()),
+        ("reason", reason.into()),
+        ("judgement", codec::json("judgement", &judgement)?.into()),
+        ("approval_valid_until", approval_valid_until.as_millis().into()),
+    ];
+    let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
+    let decided = transition(tx, found, to, &set, body, &cause)?;
+    if let Some(key) = &idempotency {
+        remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
+    }
+    Ok(decided)
+}
+
+fn claim(
+    tx: &mut Tx<'_>,
+    found: &PlanRecord,
+    target: &Name,
+    run: RunId,
+    cause: &Cause,
+) -> Result<Claim, TransitionError> {
+    let stored = found.decision.as_ref().ok_or_else(|| conflict(found))?;
+    guard(found, found.plan.target == *target && cause.at < stored.approval_valid_until)?;
+    let decision = &stored.decision;
+    let set = [
+        ("run_id", run.as_str().to_owned().into()),
+        ("run_started_at", cause.at.as_millis().into()),
+        ("run_timeout_s", decision.limits.timeout_s.into()),
+    ];
+    transition(tx, found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
+    tx.count(&found.plan.project, &found.plan.agent, RUNS, 1);
+    tx.effect(Effect::RunBegan(run.clone()));
+    let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
+    #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
+    Ok(Claim::issued_by_store(found.plan.clone(), run, profile, limits, binding))
 }
 
 fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> Result<PlanRecord, TransitionError> {

@@ -75,6 +75,7 @@ contract! { sqlite:
     runs {
         each_step_is_counted_once_and_a_refused_one_never,
         of_sixteen_claims_one_wins,
+        an_approval_and_its_claim_are_one_commit_or_none,
         a_claim_needs_its_target_and_a_valid_approval,
         a_run_is_recorded_once,
         a_lost_run_can_still_be_told_of_and_the_log_says_late,
