@@ -144,6 +144,11 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
         let text = "the Origin header names a page that this server does not serve";
         return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "origin_not_allowed", text), None)));
     }
+    // RFC 3986, section 2: such bytes are percent-encoded. A proxy before us may decode them to another address than we do.
+    if !request.uri().path_and_query().is_none_or(|target| target.as_str().is_ascii()) {
+        let text = "the request's address holds bytes beyond ASCII; percent-encode them";
+        return Err(Box::new((Problem::caller(StatusCode::BAD_REQUEST, "address_not_ascii", text), None)));
+    }
     let client = client_address(app, request);
     let now = app.gateway.now();
     let shown = token_of(request.headers());
