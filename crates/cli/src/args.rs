@@ -95,7 +95,6 @@ pub(crate) enum Command {
     },
     /// List what was proposed and what became of it, newest first
     #[command(
-        visible_alias = "logs",
         after_help = "The log itself, which can be checked, is `provara audit`.\n\nExample:\n  provara history --limit 10\n  provara history --state denied"
     )]
     History {
@@ -105,6 +104,17 @@ pub(crate) enum Command {
         /// Only plans in this state: pending, approved, running, finished, denied, blocked, expired, lost, …
         #[arg(long)]
         state: Option<String>,
+    },
+    /// Print what a run wrote, both streams
+    #[command(
+        after_help = "Ends with 0 whatever the command's own code was; `attach` ends with that.\n\nExample:\n  provara logs 20260101_120000_0123456789abcdef\n  provara logs -f 20260101_120000_0123456789abcdef"
+    )]
+    Logs {
+        /// The run, or the plan that it is of
+        id: String,
+        /// Go on until the run ends
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Show a plan with everything that will run and everything that is known about it
     #[command(after_help = "Example:\n  provara show 20260101_120000_0123456789abcdef")]
@@ -300,8 +310,17 @@ pub(crate) struct Following {
     #[arg(long)]
     pub(crate) cancel_on_interrupt: bool,
     /// How long to try again when the server goes away
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_FOR)]
     pub(crate) retry_for: u32,
+}
+
+/// How long a server that went away is waited for, seconds.
+const RETRY_FOR: u32 = 60;
+
+impl Default for Following {
+    fn default() -> Self {
+        Self { cancel_on_interrupt: false, retry_for: RETRY_FOR }
+    }
 }
 
 #[derive(Debug, Subcommand)]

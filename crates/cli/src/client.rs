@@ -36,6 +36,11 @@ impl ClientError {
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Cut { .. } | Self::Refused { status: 429 | 502..=504, .. })
     }
+
+    /// Whether the server knows nothing of that name.
+    pub(crate) const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
 }
 
 /// One server, asked with one token.

@@ -114,6 +114,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Attach { id, following } => session.attach(&id, &following),
         Command::Status { id, wait } => session.status(id.as_deref(), wait),
         Command::Pending { limit } => session.pending(limit),
+        Command::Logs { id, follow } => session.logs(&id, follow),
         Command::History { limit, state } => session.history(limit, state.as_deref()),
         Command::Show { id } => session.show(&id),
         Command::Approve { id, yes, reason, profile, no_wait } => {

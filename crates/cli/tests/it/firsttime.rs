@@ -76,6 +76,31 @@ fn a_root_that_is_not_there_a_missing_token_and_a_missing_dash_are_explained() {
     assert!(help.status.success() && help.stderr.is_empty() && !help.stdout.is_empty());
 }
 
+/// A run is looked at by its own id or its plan's, both streams, while it goes on and afterwards.
+#[test]
+fn logs_print_what_a_run_wrote_and_follow_it_to_its_end() {
+    let server = Served::new();
+    let operator = server.operator();
+    let done = server.approved("printf 'out\\n'; printf 'err\\n' >&2; exit 3");
+    let logs = |arguments: &[&str]| {
+        let output = server.cli(("AGENT_HUB_OPERATOR_TOKEN", &operator), &[&["logs"], arguments].concat());
+        let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), out, err)
+    };
+    let whole = (Some(0), "out\n".to_owned(), "err\n".to_owned());
+    for id in [&done["run_id"], &done["pending_id"]] {
+        let id = id.as_str().unwrap();
+        assert_eq!(logs(&[id]), whole, "{id}");
+        assert_eq!(logs(&["-f", id]), whole, "{id}");
+    }
+    let large = server.approved("head -c 3000000 /dev/zero | tr '\\0' x");
+    assert_eq!(logs(&[large["run_id"].as_str().unwrap()]).1.len(), 3_000_000, "a page for the whole");
+    let waiting = server.plan("true");
+    let (code, out, err) = logs(&[&waiting]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("the plan is pending"), "{err}");
+}
+
 #[test]
 fn refusals_say_what_to_do_next_unless_they_are_to_be_quiet() {
     let server = Served::new();
@@ -116,7 +141,7 @@ fn history_lists_what_became_of_plans_by_state_and_shows_an_agent_its_own_only()
     assert_eq!(lines.len(), 3, "{all}");
     assert!(lines[1].contains("denied") && lines[1].ends_with("echo a⟦U+202E⟧b"), "{all}");
     assert!(lines[2].contains("finished") && lines[2].contains("exited with code 3"), "{all}");
-    assert_eq!(as_operator(&["logs", "--state", "denied"]).lines().count(), 2);
+    assert_eq!(as_operator(&["history", "--state", "denied"]).lines().count(), 2);
     assert_eq!(as_operator(&["history", "--state", "lost"]), "nothing was proposed\n");
     let json: Value = serde_json::from_str(&as_operator(&["--json", "history", "--limit", "1"])).unwrap();
     assert_eq!(json[0]["pending_id"], hidden.as_str());
