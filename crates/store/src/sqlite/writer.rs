@@ -1,5 +1,6 @@
-//! The one writer: a thread that commits whatever waited during the last commit. Everybody is answered after the commit that
-//! holds their change, refusals included: a refusal may speak of a change of the same commit.
+//! The one writer: a thread that commits whatever waited during the last commit, or, while nobody else is about, whoever asks.
+//! Everybody is answered after the commit that holds their change, refusals included: a refusal may speak of a change of the
+//! same commit.
 //!
 //! A change looks first and writes then, so a refusal has written nothing. Should one fail half-way all the same, the whole
 //! commit is taken back and everybody in it is told to try again: a savepoint for each change would cost every change what
@@ -8,6 +9,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -18,6 +20,7 @@ use provara_domain::{Event, EventBody, EventId, Name, PlanId, Status};
 use provara_faults::{Place, reached};
 use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpointer;
@@ -37,25 +40,50 @@ type Refusal = Option<StoreError>;
 pub(crate) struct Writer {
     changes: Mutex<Option<mpsc::Sender<Change>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Nothing once the store is closed.
+    desk: Arc<Mutex<Option<Desk>>>,
+    /// Whether the last commit held one change: then whoever comes next is likely alone as well.
+    alone: Arc<AtomicBool>,
+}
+
+/// What a commit needs. Whoever has it is the writer.
+struct Desk {
+    /// Before the connection, which goes last and leaves all in one file.
+    checkpointer: Checkpointer,
+    conn: Connection,
+    memory: Arc<Memory>,
+    state: State,
+}
+
+impl Desk {
+    fn commit(&mut self, batch: Vec<Change>) {
+        commit(&self.conn, &self.memory, &mut self.state, batch);
+        self.checkpointer.after_commit(&self.conn);
+    }
 }
 
 impl Writer {
     pub(crate) fn start(mut conn: Connection, path: &Path, memory: Arc<Memory>) -> Result<Self, OpenError> {
         let (sender, changes) = mpsc::channel();
         let counts = kept_counts(&conn)?;
-        let mut checkpointer = Checkpointer::start(&mut conn, path)?;
+        let checkpointer = Checkpointer::start(&mut conn, path)?;
+        let state = State { size: memory.head(), edge: Edge::default(), counts };
+        let desk = Arc::new(Mutex::new(Some(Desk { checkpointer, conn, memory, state })));
+        let alone = Arc::new(AtomicBool::new(true));
+        let (mine, seen) = (Arc::clone(&desk), Arc::clone(&alone));
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            let mut state = State { size: memory.head(), edge: Edge::default(), counts };
             while let Ok(first) = changes.recv() {
-                let batch = std::iter::once(first).chain(changes.try_iter().take(BATCH)).collect();
-                commit(&conn, &memory, &mut state, batch);
-                checkpointer.after_commit(&conn);
+                // A change that panicked left the desk as no commit leaves it.
+                let Ok(mut desk) = mine.lock() else { return };
+                let Some(desk) = desk.as_mut() else { return };
+                let batch: Vec<Change> = std::iter::once(first).chain(changes.try_iter().take(BATCH)).collect();
+                seen.store(batch.len() == 1, Ordering::Relaxed);
+                desk.commit(batch);
             }
-            // The writer's connection goes last, and leaves all in one file.
-            drop(checkpointer);
         });
         let thread = thread.map_err(StoreError::from)?;
-        Ok(Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+        let (changes, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
+        Ok(Self { changes, thread, desk, alone })
     }
 
     /// Returns what `change` answers, once it is durable. A change MUST look before it writes: see above.
@@ -75,8 +103,24 @@ impl Writer {
             });
             (keep, tell)
         });
-        self.send(boxed)?;
+        if let Some(change) = self.commit_here(boxed) {
+            self.send(change)?;
+        }
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Commits on the thread that asks, where nobody else does: two wake-ups less, which is a fifth of what one agent alone
+    /// waits for. Returns the change where others are about, who share a commit.
+    fn commit_here(&self, change: Change) -> Option<Change> {
+        let movable = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if !movable || !self.alone.load(Ordering::Relaxed) {
+            return Some(change);
+        }
+        let Ok(mut desk) = self.desk.try_lock() else { return Some(change) };
+        let Some(desk) = desk.as_mut() else { return Some(change) };
+        // The executor goes on elsewhere while this thread waits for the disk.
+        tokio::task::block_in_place(|| desk.commit(vec![change]));
+        None
     }
 
     fn send(&self, change: Change) -> Result<(), StoreError> {
@@ -92,6 +136,7 @@ impl Writer {
             // A thread that panicked has said so on standard error.
             let _ = thread.join();
         }
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
