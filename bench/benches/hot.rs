@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use provara_audit::canonical;
@@ -13,7 +14,7 @@ use provara_domain::{
     Timestamp, WorkingDir,
 };
 use provara_policy::{Policy, Request, Strictness};
-use provara_store::{Cause, Entropy, NewPlan, Store, StoreConfig};
+use provara_store::{Cause, CoolDown, Entropy, EqualPending, NewPlan, Store, StoreConfig};
 
 #[path = "../src/commands.rs"]
 mod commands;
@@ -128,11 +129,13 @@ fn new_plan(plan: Plan, policy: &Policy, number: u64) -> NewPlan {
     let at = Timestamp::from_millis(NOW);
     NewPlan {
         digest: canonical::plan_digest(&plan),
-        dedupe: None,
+        dedupe: canonical::plan_dedupe_digest(&plan),
+        equal: EqualPending::StaysApart,
         note: None,
         judgement: policy.judge(&request),
         expires_at: Timestamp::from_millis(NOW + 3_600_000),
         pending_cap: u32::MAX,
+        cool_down: CoolDown { denials: 3, window: Duration::from_secs(3600) },
         idempotency: None,
         cause: Cause { actor: Actor::System, at, entropy: Entropy(u128::from(number)) },
         plan,

@@ -89,18 +89,28 @@ impl Session {
     pub(crate) fn pending(&self, limit: u32) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.get(&format!("/pending?limit={limit}"))?;
         let now = unix_now();
+        let plans = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+        let denied = |plan: &Value| plan.pointer("/denied_before/count").and_then(Value::as_u64);
+        // A column that is empty nearly always would only narrow the commands.
+        let some_denied = plans.iter().any(|plan| denied(plan).is_some());
         let row = |plan: &Value| {
             let judgement = plan.get("judgement").unwrap_or(&Value::Null);
             let since = plan.get("ts").and_then(Value::as_f64).map(|ts| table::age(now - ts)).unwrap_or_default();
             let own = |field: &str| Cell::of(text(plan, field));
             let of = |field: &str| Cell::of(text(judgement, field));
             let command = Cell::first_line(text(plan, "command"));
-            vec![own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity"), command]
+            let times = some_denied.then(|| Cell::of(&denied(plan).map(|n| format!("{n}x")).unwrap_or_default()));
+            let known = [own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity")];
+            known.into_iter().chain(times).chain([command]).collect()
         };
-        let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
+        let rows: Vec<Vec<Cell>> = plans.iter().map(row).collect();
+        let columns: &[&str] = match some_denied {
+            true => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "DENIED", "COMMAND"],
+            false => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"],
+        };
         self.answer(&answer, |out, paint| match rows.is_empty() {
             true => writeln!(out, "nothing waits"),
-            false => table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"], &rows),
+            false => table::write(out, paint, columns, &rows),
         })?;
         if !rows.is_empty() {
             self.suggest("see all of one with `provara show ID`; then `provara approve ID` or `provara deny ID`");

@@ -23,7 +23,13 @@ pub(crate) const KEYS: &[(&str, &str, &str)] = &[
         "the authority's certificates that clients, and the server at its checkpoint sinks, believe, PEM; the public ones where absent",
     ),
     ("CHECKPOINT_SINKS", "", "where checkpoints and entries are copied to: file:PATH, http(s)://…, git:PATH"),
+    ("COOL_DOWN_SECONDS", "3600", "how long a person's denial counts against equal plans of the same agent"),
     ("CORS_ORIGINS", "", "loopback origins whose pages may call the API"),
+    (
+        "DENIALS_BEFORE_COOL_DOWN",
+        "3",
+        "so many denials of equal plans, and the next one is refused until the oldest no longer counts; 0 never does",
+    ),
     ("HOST", "127.0.0.1", "the address to listen on"),
     ("LOG_LEVEL", "INFO", "ERROR, WARNING, INFO, DEBUG or TRACE"),
     ("MAX_PENDING", "1000", "pending plans that one agent may have"),
@@ -143,6 +149,8 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) public_url: Option<String>,
     pub(crate) max_pending: u32,
+    pub(crate) denials_before_cool_down: u32,
+    pub(crate) cool_down: Duration,
     pub(crate) output_keep: u64,
     pub(crate) run_as: Option<String>,
     pub(crate) allow_host_same_user: bool,
@@ -265,6 +273,16 @@ impl Layers {
             max_pending: self
                 .parsed("MAX_PENDING", "a number above 0", |raw| raw.parse().ok().filter(|n| *n > 0))?
                 .unwrap_or(1000),
+            denials_before_cool_down: self
+                .parsed("DENIALS_BEFORE_COOL_DOWN", "a number from 0 to 1000", |raw| {
+                    raw.parse().ok().filter(|n| *n <= 1000)
+                })?
+                .unwrap_or(3),
+            cool_down: self
+                .parsed("COOL_DOWN_SECONDS", "a number of seconds from 1 to 604800", |raw| {
+                    raw.parse().ok().filter(|n| (1..=604_800).contains(n)).map(Duration::from_secs)
+                })?
+                .unwrap_or(Duration::from_secs(3600)),
             output_keep: self
                 .parsed("OUTPUT_KEEP", "a number of bytes, at least 4096", |raw| {
                     raw.parse().ok().filter(|n| *n >= 4096)

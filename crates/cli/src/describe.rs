@@ -57,6 +57,9 @@ impl Page<'_> {
         if let Some(judgement) = plan.get("judgement") {
             self.judgement(judgement, text(plan, "command"))?;
         }
+        if let Some(denied) = plan.get("denied_before").filter(|denied| !denied.is_null()) {
+            self.denied_before(denied)?;
+        }
         if let Some(decision) = plan.get("decision").filter(|decision| !decision.is_null()) {
             self.decision(decision)?;
         }
@@ -75,6 +78,22 @@ impl Page<'_> {
             if let Some(part) = part(command, reason.get("span")) {
                 self.quote_as("    > ", &visible_line(part))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells an approver that somebody said no to this before they say yes.
+    fn denied_before(&mut self, denied: &Value) -> io::Result<()> {
+        let times = denied.get("count").and_then(Value::as_u64).unwrap_or_default();
+        let word = self.paint.verdict("deny");
+        let last = visible_line(text(denied, "last_at"));
+        let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+        writeln!(
+            self.out,
+            "before    {word}: people denied the same {times} in the time before it came, last at {last}"
+        )?;
+        if !text(denied, "reason").is_empty() {
+            self.quote(&visible(text(denied, "reason")))?;
         }
         Ok(())
     }
@@ -240,6 +259,22 @@ mod tests {
             shown.lines().filter(|line| line.starts_with("  | ") || line.starts_with("  … ")).collect();
         assert_eq!(lines.len(), 2, "{shown}");
         assert!(lines.last().is_some_and(|line| line.starts_with("  … ") && line.ends_with("policy    allow (info)")));
+    }
+
+    #[test]
+    fn an_approver_is_told_that_somebody_said_no_before() {
+        let denied = |count: u64, reason: Value| {
+            described(
+                &json!({"denied_before": {"count": count, "last_at": "2026-11-24T00:22:27.000Z", "reason": reason}}),
+                None,
+            )
+        };
+        let shown = denied(2, json!("not on Fridays\nbefore    allow\u{1b}[2A"));
+        let told = "before    deny: people denied the same 2 times in the time before it came, last at \
+                    2026-11-24T00:22:27.000Z\n  | not on Fridays\n  | before    allow⟦U+001B⟧[2A\n";
+        assert!(shown.contains(told), "{shown}");
+        assert!(denied(1, Value::Null).contains("denied the same once in"), "a single time is not said well");
+        assert!(!described(&json!({"denied_before": null}), None).contains("before"));
     }
 
     #[test]

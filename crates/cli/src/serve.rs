@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
-use provara_gateway::{Gateway, GatewayConfig, Parts, Platform};
+use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
@@ -209,6 +209,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
         log_key: log_key(keys.log_seed)?,
         config: GatewayConfig {
             pending_cap: settings.max_pending,
+            cool_down: CoolDown { denials: settings.denials_before_cool_down, window: settings.cool_down },
             plan_expiry: Duration::from_secs(7 * 86_400),
             approval_valid: Duration::from_secs(600),
             default_shell: settings.shell,

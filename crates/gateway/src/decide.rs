@@ -304,9 +304,11 @@ impl Inner {
         let Made { decision, reason, judgement, idempotency } = made;
         let id = decision.plan.clone();
         let approval_valid_until = decision.ts.plus(self.config.approval_valid);
+        let denial_counts_for = self.config.cool_down.window;
         let cause = self.cause(who);
         let at = cause.at;
-        let new = NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause };
+        let new =
+            NewDecision { decision, reason, judgement, approval_valid_until, denial_counts_for, idempotency, cause };
         reached(Place::DecisionMade);
         let stored = match target {
             Some(target) => {

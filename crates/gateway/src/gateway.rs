@@ -9,7 +9,7 @@ use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Shell, Status, Timestamp};
 use provara_policy::Policy;
 use provara_runner::{HostReport, RunHandle, Runner};
-use provara_store::{Cause, Counts, Entropy, PlanRecord, Store, StoreError};
+use provara_store::{Cause, CoolDown, Counts, Entropy, PlanRecord, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,8 @@ pub trait Platform: Send + Sync + 'static {
 pub struct GatewayConfig {
     /// How many plans an agent may have pending.
     pub pending_cap: u32,
+    /// When an agent that keeps proposing what people deny is held back.
+    pub cool_down: CoolDown,
     /// How long a plan waits for a decision before it expires.
     pub plan_expiry: Duration,
     /// How long an approval waits for a worker before it expires.

@@ -9,7 +9,9 @@ use provara_domain::{
     Timeout, WorkingDir, WorkingDirError,
 };
 use provara_faults::{Place, reached};
-use provara_store::{Idempotency, NewPlan, PlanRecord, ProposeError as StoreProposeError, StoreError};
+use provara_store::{
+    DeniedBefore, EqualPending, Idempotency, NewPlan, PlanRecord, ProposeError as StoreProposeError, StoreError,
+};
 
 use crate::gateway::{Gateway, Inner};
 
@@ -108,6 +110,14 @@ pub enum ProposeError {
         /// The cap.
         cap: u32,
     },
+    /// People denied the same so often lately that they are not asked again yet.
+    #[error("{}", held_back(denied, *wait))]
+    CoolDown {
+        /// What they answered.
+        denied: DeniedBefore,
+        /// How long until it may be proposed again, in whole seconds.
+        wait: Duration,
+    },
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used before with another body")]
     IdempotencyMismatch,
@@ -137,9 +147,10 @@ impl Gateway {
         let plan = inner.plan_of(who, proposal)?;
         let new = NewPlan {
             idempotency: idempotency.map(|sent| sent.of(who)),
-            dedupe: dedupe.then(|| canonical::plan_dedupe_digest(&plan)),
+            equal: if dedupe { EqualPending::Answers } else { EqualPending::StaysApart },
             ..inner.new_plan(plan, note, expires, who)
         };
+        let at = new.cause.at;
         reached(Place::PlanJudged);
         let stored = inner.store.propose(new).await;
         reached(Place::PlanStored);
@@ -153,10 +164,32 @@ impl Gateway {
             }
             Ok(provara_store::Proposed::Repeated(record)) => Ok(Proposed::Repeated(record)),
             Err(StoreProposeError::PendingCap { cap }) => Err(ProposeError::PendingCap { cap }),
+            Err(StoreProposeError::CoolDown { denied, until }) => {
+                // Rounded up: whoever comes back when told to is not refused again.
+                let seconds = until.since(at).as_millis().div_ceil(1000);
+                let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX).max(1));
+                Err(ProposeError::CoolDown { denied, wait })
+            }
             Err(StoreProposeError::IdempotencyMismatch) => Err(ProposeError::IdempotencyMismatch),
             Err(StoreProposeError::Store(cause)) => Err(ProposeError::Store(cause)),
         }
     }
+}
+
+/// Names who refused, why, and when to come back: an agent that reads it need not guess its way round.
+fn held_back(denied: &DeniedBefore, wait: Duration) -> String {
+    let times = match denied.count {
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    };
+    let reason = match denied.reason.as_deref().filter(|reason| !reason.is_empty()) {
+        Some(reason) => format!(", saying `{reason}`"),
+        None => ", without a reason".to_owned(),
+    };
+    let (last, seconds) = (denied.last_at.rfc3339(), wait.as_secs());
+    format!(
+        "a person denied this command {times} lately, last at {last}{reason}; propose another, or this one again in {seconds} s"
+    )
 }
 
 impl Inner {
@@ -173,9 +206,11 @@ impl Inner {
             digest: canonical::plan_digest(&plan),
             judgement: self.judge(&plan),
             note,
-            dedupe: None,
+            dedupe: canonical::plan_dedupe_digest(&plan),
+            equal: EqualPending::StaysApart,
             expires_at: cause.at.plus(expires.unwrap_or(self.config.plan_expiry)),
             pending_cap: self.config.pending_cap,
+            cool_down: self.config.cool_down,
             idempotency: None,
             cause,
             plan,

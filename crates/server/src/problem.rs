@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::lax;
 use crate::openapi::words;
-use crate::wire::Judgement;
+use crate::wire::{DeniedBefore, Judgement};
 
 /// One fault of a request, in FastAPI's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,6 +62,8 @@ pub(crate) struct ProblemBody<'a> {
     pending_id: Option<String>,
     /// With `policy_denied` and `judgement_changed`: why.
     judgement: Option<Judgement<'a>>,
+    /// With `cool_down`: what people answered to the same proposal.
+    denied_before: Option<DeniedBefore<'a>>,
     /// With conflicts: the state that was found.
     #[schema(schema_with = words::state, required = false)]
     state: Option<String>,
@@ -133,6 +135,14 @@ impl Problem {
         }
     }
 
+    fn denied_before(self, denied: &provara_gateway::DeniedBefore) -> Self {
+        // As above: the words of `detail` say the same.
+        match serde_json::to_value(DeniedBefore::from(denied)) {
+            Ok(denied) => self.with("denied_before", denied),
+            Err(_) => self,
+        }
+    }
+
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
@@ -190,6 +200,10 @@ impl From<ProposeError> for Problem {
             ProposeError::Profile(_) => field("profile", "value_error", &error.to_string()),
             ProposeError::PendingCap { .. } => {
                 Self::caller(StatusCode::TOO_MANY_REQUESTS, "pending_cap", error).retry_after(60)
+            }
+            ProposeError::CoolDown { denied, wait } => {
+                let held = Self::caller(StatusCode::TOO_MANY_REQUESTS, "cool_down", &error);
+                held.retry_after(wait.as_secs()).denied_before(denied)
             }
             ProposeError::IdempotencyMismatch => {
                 Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", error)

@@ -90,6 +90,26 @@ impl<'a> From<&'a provara_domain::Judgement> for Judgement<'a> {
     }
 }
 
+/// What people answered to the same agent's equal plans lately.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeniedBefore<'a> {
+    /// How often they denied it within the cool-down's window.
+    #[schema(minimum = 1, maximum = 1000)]
+    count: u32,
+    /// When last, RFC 3339.
+    #[schema(format = DateTime)]
+    last_at: String,
+    /// The approver's words then.
+    #[schema(required)]
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a provara_gateway::DeniedBefore> for DeniedBefore<'a> {
+    fn from(known: &'a provara_gateway::DeniedBefore) -> Self {
+        Self { count: known.count, last_at: known.last_at.rfc3339(), reason: known.reason.as_deref() }
+    }
+}
+
 /// A plan that was queued: the documented fields and ours.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Queued<'a> {
@@ -103,6 +123,9 @@ pub(crate) struct Queued<'a> {
     #[schema(schema_with = words::digest)]
     digest: &'a str,
     judgement: Judgement<'a>,
+    /// Null unless people denied the same lately.
+    #[schema(required)]
+    denied_before: Option<DeniedBefore<'a>>,
     /// When it expires undecided, RFC 3339.
     #[schema(format = DateTime)]
     expires_at: String,
@@ -119,6 +142,7 @@ impl<'a> Queued<'a> {
             state: record.status,
             digest: record.digest.as_str(),
             judgement: (&record.judgement).into(),
+            denied_before: record.denied_before.as_ref().map(DeniedBefore::from),
             expires_at: record.expires_at.rfc3339(),
             url,
         }
@@ -180,6 +204,9 @@ pub(crate) struct Plan<'a> {
     #[schema(required, format = DateTime)]
     erased_at: Option<String>,
     judgement: Judgement<'a>,
+    /// Null unless people had denied the same when it came.
+    #[schema(required)]
+    denied_before: Option<DeniedBefore<'a>>,
 }
 
 impl<'a> From<&'a PlanRecord> for Plan<'a> {
@@ -209,6 +236,7 @@ impl<'a> From<&'a PlanRecord> for Plan<'a> {
             revision: record.revision,
             erased_at: record.erased_at.map(provara_domain::Timestamp::rfc3339),
             judgement: (&record.judgement).into(),
+            denied_before: record.denied_before.as_ref().map(DeniedBefore::from),
         }
     }
 }

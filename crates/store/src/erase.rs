@@ -5,6 +5,7 @@ use provara_domain::{CommandText, EventBody, Judgement, Name, Nonce, Plan, PlanI
 use rusqlite::params;
 use rusqlite::types::Value;
 
+use crate::denials;
 use crate::memory::Effect;
 use crate::plans::{guard, step};
 use crate::sqlite::codec;
@@ -27,10 +28,13 @@ impl Store {
                 ("reason", Value::Null),
                 // A digest without a nonce: whoever guesses the command could confirm it.
                 ("dedupe", Value::Null),
+                // The reason that it leads to is another plan's, and speaks of this command too.
+                ("denied_before_plan", Value::Null),
                 ("judgement", codec::json("judgement", &rules_alone(&found.judgement))?.into()),
                 ("erased_at", cause.at.as_millis().into()),
             ];
             let erased = step(tx, &found, &set, EventBody::PlanErased { digest: found.digest.clone() }, cause)?;
+            denials::forget(tx.conn, &found.plan)?;
             tx.effect(Effect::PlanErased);
             if let Some(run) = &found.run {
                 let sql = "DELETE FROM outputs WHERE run = ?1";

@@ -2,6 +2,7 @@
 //!
 //! A change and its event are one commit, and nobody is answered before it. Which database lies behind is private.
 
+mod denials;
 mod erase;
 mod idempotency;
 mod log;
@@ -24,7 +25,7 @@ pub use provara_audit::merkle::Hash;
 pub use snapshot::{Held, Snapshot, SnapshotError};
 pub use store::Store;
 pub use types::{
-    Below, Cause, Counts, DecisionRecord, Entropy, Idempotency, LogEntry, NewDecision, NewPlan, NewToken, OpenError,
-    OutputPage, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled, Recovered, RunRecord, StoreConfig,
-    StoreError, TokenError, TokenRecord, TransitionError,
+    Below, Cause, CoolDown, Counts, DecisionRecord, DeniedBefore, Entropy, EqualPending, Idempotency, LogEntry,
+    NewDecision, NewPlan, NewToken, OpenError, OutputPage, Owner, PlanFilter, PlanRecord, ProposeError, Proposed,
+    Recalled, Recovered, RunRecord, StoreConfig, StoreError, TokenError, TokenRecord, TransitionError,
 };

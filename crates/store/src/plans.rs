@@ -9,6 +9,7 @@ use provara_domain::{
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
+use crate::denials::{self, Denials};
 use crate::idempotency::{recall, remember};
 use crate::measures::{Measures, Step};
 use crate::memory::Effect;
@@ -17,8 +18,8 @@ use crate::sqlite::codec::{self, signed};
 use crate::sqlite::writer::{About, RUNS, Tx, derived};
 use crate::store::Store;
 use crate::types::{
-    Cause, Counts, NewDecision, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled, Recovered,
-    StoreError, TransitionError,
+    Cause, Counts, EqualPending, NewDecision, NewPlan, Owner, PlanFilter, PlanRecord, ProposeError, Proposed, Recalled,
+    Recovered, StoreError, TransitionError,
 };
 
 impl Store {
@@ -198,7 +199,8 @@ impl Store {
             let by = new.plan.id.clone();
             let set = [("superseded_by", by.as_str().to_owned().into())];
             transition(tx, &found, Status::Superseded, &set, EventBody::PlanSuperseded { by }, cause)?;
-            Ok(insert(tx, &new, Some(&found.plan.id), &derived(cause, 1))?)
+            let denied = denials::of(tx.conn, &new)?;
+            Ok(insert(tx, &new, Some(&found.plan.id), denied, &derived(cause, 1))?)
         })
         .await
     }
@@ -211,7 +213,8 @@ impl Store {
         self.change_in(&new.plan.project.clone(), old, new.cause.clone(), move |tx, found, cause| {
             let unopened = !has_successor(tx.conn, &found.plan.id)?;
             guard(&found, is_reopenable(&found) && unopened && found.erased_at.is_none())?;
-            Ok(insert(tx, &new, Some(&found.plan.id), cause)?)
+            let denied = denials::of(tx.conn, &new)?;
+            Ok(insert(tx, &new, Some(&found.plan.id), denied, cause)?)
         })
         .await
     }
@@ -416,16 +419,25 @@ fn propose(tx: &mut Tx<'_>, new: &NewPlan) -> Result<Proposed, ProposeError> {
             None => {}
         }
     }
-    let same = new.dedupe.as_ref().map(|_| equal_pending(tx.conn, new)).transpose()?.flatten();
+    let same = match new.equal {
+        EqualPending::Answers => equal_pending(tx.conn, new)?,
+        EqualPending::StaysApart => None,
+    };
     let proposed = match same {
         Some(found) => Proposed::Repeated(found),
         None => {
             let waits = new.judgement.verdict != Verdict::Deny;
+            let denied = if waits { denials::of(tx.conn, new)? } else { None };
+            if let Some(denied) = &denied
+                && let Some(until) = denied.hold_until(new.cool_down)
+            {
+                return Err(ProposeError::CoolDown { denied: denied.before.clone(), until });
+            }
             let pending = tx.counted(project, &new.plan.agent, Status::Pending);
             if waits && pending >= u64::from(new.pending_cap) {
                 return Err(ProposeError::PendingCap { cap: new.pending_cap });
             }
-            Proposed::New(insert(tx, new, None, &new.cause)?)
+            Proposed::New(insert(tx, new, None, denied, &new.cause)?)
         }
     };
     if let Some(key) = &new.idempotency {
@@ -441,13 +453,18 @@ fn equal_pending(conn: &Connection, new: &NewPlan) -> Result<Option<PlanRecord>,
         "SELECT {columns} FROM plans \
          WHERE project = ?1 AND agent = ?2 AND dedupe = ?3 AND status = 'pending' AND dedupe IS NOT NULL LIMIT 1"
     ))?;
-    let dedupe = new.dedupe.as_ref().map(provara_domain::Digest::as_str);
-    let mut rows = query.query(params![new.plan.project.as_str(), new.plan.agent.as_str(), dedupe])?;
+    let mut rows = query.query(params![new.plan.project.as_str(), new.plan.agent.as_str(), new.dedupe.as_str()])?;
     rows.next()?.map(codec::plan_record).transpose()
 }
 
 /// Stores a new plan with its first event.
-fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause) -> Result<PlanRecord, StoreError> {
+fn insert(
+    tx: &mut Tx<'_>,
+    new: &NewPlan,
+    origin: Option<&PlanId>,
+    denied: Option<Denials>,
+    cause: &Cause,
+) -> Result<PlanRecord, StoreError> {
     let (plan, judgement) = (&new.plan, &new.judgement);
     let (status, body) = match judgement.verdict {
         Verdict::Deny => (Status::Blocked, blocked_body(&new.digest, judgement)),
@@ -455,7 +472,8 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
     };
     let mut statement = tx.conn.prepare_cached(
         "INSERT INTO plans (project, id, agent, target, status, revision, plan, stdin, digest, dedupe, note, judgement, \
-         queued_at, expires_at, origin) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         queued_at, expires_at, origin, denied_before, denied_before_at, denied_before_plan) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?;
     statement.execute(params![
         plan.project.as_str(),
@@ -466,12 +484,15 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
         codec::plan_json(plan)?,
         plan.stdin,
         new.digest.as_str(),
-        new.dedupe.as_ref().map(provara_domain::Digest::as_str),
+        (new.equal == EqualPending::Answers).then(|| new.dedupe.as_str()),
         new.note.as_ref().map(provara_domain::Note::as_str),
         codec::json("judgement", judgement)?,
         cause.at.as_millis(),
         new.expires_at.as_millis(),
         origin.map(PlanId::as_str),
+        denied.as_ref().map(|denied| denied.before.count),
+        denied.as_ref().map(|denied| denied.before.last_at.as_millis()),
+        denied.as_ref().map(|denied| denied.last.as_str()),
     ])?;
     let seq = codec::count(tx.conn.last_insert_rowid())?;
     tx.count_move(&plan.project, &plan.agent, None, Some(status));
@@ -492,6 +513,7 @@ fn insert(tx: &mut Tx<'_>, new: &NewPlan, origin: Option<&PlanId>, cause: &Cause
         origin: origin.cloned(),
         run: None,
         erased_at: None,
+        denied_before: denied.map(|denied| denied.before),
     })
 }
 
@@ -578,7 +600,7 @@ fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -
 }
 
 fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanRecord, TransitionError> {
-    let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
+    let NewDecision { decision, reason, judgement, approval_valid_until, denial_counts_for, idempotency, cause } = new;
     // What was seen is what is decided on, and in time, whoever calls.
     guard(found, found.digest == decision.digest && cause.at < found.expires_at)?;
     let to = match decision.decision {
@@ -595,6 +617,9 @@ fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanR
     ];
     let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
     let decided = transition(tx, found, to, &set, body, &cause)?;
+    if to == Status::Denied {
+        denials::keep(tx.conn, &found.plan, cause.at, denial_counts_for)?;
+    }
     if let Some(key) = &idempotency {
         remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
     }

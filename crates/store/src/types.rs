@@ -138,8 +138,10 @@ pub struct NewPlan {
     pub plan: Plan,
     /// The digest of its canonical form.
     pub digest: Digest,
-    /// The digest less id and nonce, where an equal pending plan shall answer instead.
-    pub dedupe: Option<Digest>,
+    /// The digest less id and nonce: what equal plans share.
+    pub dedupe: Digest,
+    /// Whether an equal pending plan answers instead.
+    pub equal: EqualPending,
     /// What the agent says about it.
     pub note: Option<Note>,
     /// What policy says. `deny` stores the plan as `blocked`.
@@ -148,10 +150,41 @@ pub struct NewPlan {
     pub expires_at: Timestamp,
     /// How many pending plans its agent may have.
     pub pending_cap: u32,
+    /// What denials of equal plans do to a further one.
+    pub cool_down: CoolDown,
     /// The request's idempotency key.
     pub idempotency: Option<Idempotency>,
     /// Who proposes, and when.
     pub cause: Cause,
+}
+
+/// What a plan asks of an equal one that waits already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EqualPending {
+    /// It answers, and nothing new is stored. Only plans that ask for this answer for each other.
+    Answers,
+    /// They are two.
+    StaysApart,
+}
+
+/// When an agent that keeps proposing what people deny is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoolDown {
+    /// So many denials of equal plans within the window hold the next one back; 0 never does.
+    pub denials: u32,
+    /// How long a denial counts.
+    pub window: Duration,
+}
+
+/// What people answered to equal plans of the same agent within the cool-down's window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeniedBefore {
+    /// How often they were denied.
+    pub count: u32,
+    /// When last.
+    pub last_at: Timestamp,
+    /// What the approver said then, until that is erased.
+    pub reason: Option<String>,
 }
 
 /// A request that may be repeated within 24 hours and then has the first answer.
@@ -185,6 +218,8 @@ pub struct NewDecision {
     pub judgement: Judgement,
     /// Until when an approved plan may be claimed.
     pub approval_valid_until: Timestamp,
+    /// How long a denial counts against equal plans.
+    pub denial_counts_for: Duration,
     /// The request's idempotency key: kept if this decision is the one, so that its repetition can be told from another's.
     pub idempotency: Option<Idempotency>,
     /// Who decides, and when.
@@ -208,6 +243,14 @@ pub enum ProposeError {
     PendingCap {
         /// How many it may have.
         cap: u32,
+    },
+    /// People denied equal plans of this agent as often as they are asked within the window.
+    #[error("equal plans of this agent were denied {} times lately", denied.count)]
+    CoolDown {
+        /// What was denied.
+        denied: DeniedBefore,
+        /// When the next one will be taken.
+        until: Timestamp,
     },
     /// The key came with another body before.
     #[error("idempotency key was used with another body")]
@@ -335,6 +378,8 @@ pub struct PlanRecord {
     pub run: Option<RunRecord>,
     /// When its command, input and output were erased.
     pub erased_at: Option<Timestamp>,
+    /// What people had answered to equal plans when it came; nothing where none was denied.
+    pub denied_before: Option<DeniedBefore>,
 }
 
 /// A stored decision.

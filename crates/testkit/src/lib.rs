@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{CommandText, Name, Principal, Role, Roles, Shell, Timeout, Timestamp, TokenId};
-use provara_gateway::{Gateway, GatewayConfig, Parts, Platform, Proposal};
+use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform, Proposal};
 use provara_policy::{Policy, Strictness};
 use provara_store::{Store, StoreConfig};
 
@@ -68,6 +68,7 @@ pub async fn world(pending_cap: u32) -> World {
         log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
         config: GatewayConfig {
             pending_cap,
+            cool_down: CoolDown { denials: 3, window: Duration::from_secs(3600) },
             plan_expiry: Duration::from_secs(600),
             approval_valid: Duration::from_secs(60),
             default_shell: Shell::Bash,

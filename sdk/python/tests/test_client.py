@@ -158,6 +158,20 @@ def test_a_digest_is_computed_from_what_is_shown(server: Served) -> None:
         assert denied["decision"]["decision_digest"] != denied["digest"] == provara.verify_digest(denied)
 
 
+def test_what_was_denied_too_often_is_not_waited_for(server: Served) -> None:
+    with server.agent() as agent, server.operator() as operator:
+        for count in range(3):
+            queued = agent.plan("make denied")
+            before = queued["denied_before"]
+            assert (before["count"] if before else 0) == count
+            operator.deny(queued["pending_id"], "never on Fridays")
+        with pytest.raises(provara.RateLimited, match="saying `never on Fridays`") as held:
+            agent.plan("make denied")
+        assert held.value.code == "cool_down"
+        assert held.value.retry_after is not None
+        assert held.value.retry_after > 3000
+
+
 def test_refusals_have_their_own_errors(server: Served) -> None:
     with server.agent() as agent, server.operator() as operator:
         with pytest.raises(provara.PolicyDenied, match="mend the command") as denied:

@@ -513,17 +513,64 @@ fn attack_27_a_decision_is_about_one_plan_that_is_named() {
     assert_eq!((state(&server, &id), state(&server, &second)), (json!("denied"), json!("pending")));
 }
 
-/// Wrong today: what a person has just denied can be asked again at once and as often as the cap allows. `dedupe` joins
-/// equal plans only where the agent wants that. A cool-down after a denial belongs to grants and rules of approval.
 #[test]
-fn attack_28_what_was_denied_can_be_asked_again_at_once() {
+fn attack_28_what_was_denied_three_times_is_not_asked_again_within_the_hour() {
     let server = Served::new();
-    for _ in 0..5 {
+    let (agent, operator) = (server.agent(), server.operator());
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let id = server.plan("make install");
+        let reason = json!({ "reason": "never on Fridays" });
+        assert_eq!(server.by(&operator, "POST", &format!("/deny/{id}"), &reason).0, 200);
+        asked.push(id);
+    }
+    // From many sides at once, with what makes no other command of it, and under fresh keys.
+    let bodies = [
+        json!({ "command": "make install" }),
+        json!({ "command": "make install", "note": "please, it is urgent" }),
+        json!({ "command": "make install", "dedupe": true, "expires_s": 60 }),
+        json!({ "command": "make install", "timeout_s": 300, "cwd": ".", "env": {} }),
+    ];
+    std::thread::scope(|scope| {
+        let proposals: Vec<_> = (0..32)
+            .map(|n| {
+                let (server, agent, body) = (&server, &agent, bodies[n % bodies.len()].to_string());
+                let key = format!("key-{n}");
+                scope.spawn(move || {
+                    let headers = [("x-agent-token", agent.as_str()), ("idempotency-key", key.as_str())];
+                    server.ask("POST", "/plan", &headers, &body)
+                })
+            })
+            .collect();
+        for proposal in proposals {
+            let (status, answer) = proposal.join().unwrap();
+            assert_eq!((status, &answer["code"]), (429, &json!("cool_down")), "{answer}");
+        }
+    });
+    let (_, now) = server.ask("GET", "/status", &[], "");
+    assert_eq!((&now["denied_count"], &now["pending_count"]), (&json!(3), &json!(0)));
+    // The person who is asked a second time is told of the first.
+    let told: Vec<_> = asked
+        .iter()
+        .map(|id| server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1["denied_before"].clone())
+        .collect();
+    let counts: Vec<_> = told.iter().map(|denied| denied["count"].clone()).collect();
+    assert_eq!(counts, [Value::Null, json!(1), json!(2)]);
+    assert!(told.iter().skip(1).all(|denied| denied["reason"] == "never on Fridays"), "{told:?}");
+}
+
+/// Known, and said in the threat model: equal means equal. What an agent changes is another command, and a person's to judge.
+#[test]
+fn attack_28_a_command_that_was_changed_is_another_command() {
+    let server = Served::new();
+    for _ in 0..3 {
         let id = server.plan("make install");
         assert_eq!(server.by(&server.operator(), "POST", &format!("/deny/{id}"), &Value::Null).0, 200);
     }
-    let (_, now) = server.ask("GET", "/status", &[], "");
-    assert_eq!((&now["denied_count"], &now["pending_count"]), (&json!(5), &json!(0)));
+    for body in [json!({ "command": "make  install" }), json!({ "command": "make install", "timeout_s": 301 })] {
+        let (status, answer) = server.by(&server.agent(), "POST", "/plan", &body);
+        assert_eq!((status, &answer["denied_before"]), (200, &Value::Null), "{answer}");
+    }
 }
 
 #[test]

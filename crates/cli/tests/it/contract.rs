@@ -193,6 +193,60 @@ fn a_full_queue_says_so_and_when_to_come_back() {
 }
 
 #[test]
+fn a_denied_command_says_so_when_it_comes_again_and_is_refused_after_as_many_denials_as_configured() {
+    let server = configured("AGENT_HUB_DENIALS_BEFORE_COOL_DOWN=2\nAGENT_HUB_COOL_DOWN_SECONDS=600\n");
+    let (agent, operator) = (server.agent(), server.operator());
+    let propose = || call(&server, &agent, "POST", "/plan", &[], &json!({ "command": "make install" }));
+    let deny = |id: &str, body: Value| assert_eq!(server.by(&operator, "POST", &format!("/deny/{id}"), &body).0, 200);
+    let first = propose();
+    assert_eq!(first.body["denied_before"], Value::Null);
+    deny(&id_of(&first), json!({ "reason": "use \u{1b}[2J `make test`" }));
+    let second = propose();
+    let before = &second.body["denied_before"];
+    assert_eq!((&before["count"], &before["reason"]), (&json!(1), &json!("use \u{1b}[2J `make test`")));
+    assert!(before["last_at"].as_str().unwrap().ends_with('Z'), "{before}");
+    let (_, pending) = server.by(&operator, "GET", "/pending", &Value::Null);
+    assert_eq!((&pending[0]["denied_before"], pending.as_array().unwrap().len()), (before, 1));
+    // And in words, for whoever decides.
+    let as_operator = |arguments: &[&str]| {
+        let output = server.cli(("AGENT_HUB_OPERATOR_TOKEN", &operator), arguments);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (id, listed) = (id_of(&second), as_operator(&["pending"]));
+    assert!(listed.contains("DENIED") && listed.contains(" 1x "), "{listed}");
+    let shown = as_operator(&["show", &id]);
+    assert!(
+        shown.contains("people denied the same once in") && shown.contains("  | use ⟦U+001B⟧[2J `make test`"),
+        "{shown}"
+    );
+    deny(&id, Value::Null);
+    assert!(!as_operator(&["pending"]).contains("DENIED"));
+    let held = propose();
+    assert_eq!((held.status, &held.body["code"]), (429, &json!("cool_down")), "{}", held.body);
+    let seconds: u64 = held.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=600).contains(&seconds), "{seconds}");
+    let detail = held.body["detail"].as_str().unwrap();
+    assert!(detail.starts_with("a person denied this command 2 times lately, last at "), "{detail}");
+    assert!(
+        detail.ends_with(&format!(", without a reason; propose another, or this one again in {seconds} s")),
+        "{detail}"
+    );
+    assert_eq!(
+        (&held.body["denied_before"]["count"], &held.body["denied_before"]["reason"]),
+        (&json!(2), &Value::Null)
+    );
+    let (other, _) = token(&server, "other", "agent");
+    assert_eq!(call(&server, &other, "POST", "/plan", &[], &json!({ "command": "make install" })).status, 200);
+    // Off: every time is told and none refused.
+    let off = configured("AGENT_HUB_DENIALS_BEFORE_COOL_DOWN=0\n");
+    for count in 0..6_u64 {
+        let made = call(&off, &off.agent(), "POST", "/plan", &[], &json!({ "command": "make install" }));
+        assert_eq!(made.body["denied_before"]["count"].as_u64().unwrap_or_default(), count, "{}", made.body);
+        assert_eq!(off.by(&off.operator(), "POST", &format!("/deny/{}", id_of(&made)), &Value::Null).0, 200);
+    }
+}
+
+#[test]
 fn pages_go_on_where_the_last_one_ended() {
     let server = Served::new();
     let mut expected: Vec<_> = (0..7).map(|n| server.plan(&format!("make {n}"))).collect();
@@ -346,8 +400,8 @@ fn a_run_is_given_more_time_and_never_less() {
 fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
     let server = Served::new();
     let (agent, operator) = (server.agent(), server.operator());
-    for _ in 0..5 {
-        let id = server.plan("make");
+    for n in 0..5 {
+        let id = server.plan(&format!("make {n}"));
         let woken = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let (status, seen) =

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use provara_domain::{CommandText, Digest, Name, ProfileName, Role, Status};
+use provara_domain::{CommandText, Digest, Name, Note, ProfileName, Role, Status};
 use provara_gateway::{
     Approval, ControlError, DecideError, Edit, Idempotent, LookupError, Proposal, ProposeError, Proposed,
 };
@@ -142,6 +142,62 @@ async fn a_full_queue_is_the_agents_own_problem() {
     assert!(matches!(sixth, Err(ProposeError::PendingCap { cap: 5 })), "{sixth:?}");
     let other = somebody("other", &[Role::Agent]);
     assert!(matches!(world.gateway.propose(&other, proposal("make 1")).await.unwrap(), Proposed::Queued(_)));
+}
+
+#[tokio::test]
+async fn what_was_denied_three_times_is_refused_with_the_persons_reason_until_the_hour_is_over() {
+    let world = world(CAP).await;
+    for n in 0..3 {
+        let record = queued(&world, "make install").await;
+        assert_eq!(record.denied_before.map_or(0, |denied| denied.count), n);
+        world.gateway.deny(&approver(), &record.plan.id, Some("use `make test`".into())).await.unwrap();
+        world.platform.pass(60);
+    }
+    let who = agent();
+    let ask = || world.gateway.propose(&who, proposal("make install"));
+    let refused = ask().await.unwrap_err();
+    let ProposeError::CoolDown { denied, wait } = &refused else { panic!("{refused:?}") };
+    assert_eq!((denied.count, denied.reason.as_deref(), wait.as_secs()), (3, Some("use `make test`"), 3600 - 180));
+    let (last, text) = (denied.last_at.rfc3339(), refused.to_string());
+    assert_eq!(
+        text,
+        format!(
+            "a person denied this command 3 times lately, last at {last}, saying `use `make test``; \
+             propose another, or this one again in 3420 s"
+        )
+    );
+    // A note is no other command; another command, and another agent, are not held back.
+    let noted = Proposal { note: Note::parse("please".into()).ok(), ..proposal("make install") };
+    assert!(matches!(world.gateway.propose(&agent(), noted).await, Err(ProposeError::CoolDown { .. })));
+    queued(&world, "make test").await;
+    let other = somebody("other", &[Role::Agent]);
+    assert!(matches!(world.gateway.propose(&other, proposal("make install")).await, Ok(Proposed::Queued(_))));
+    // Exactly when it was told to come back.
+    world.platform.pass(3419);
+    assert!(matches!(ask().await, Err(ProposeError::CoolDown { .. })));
+    world.platform.pass(1);
+    let Ok(Proposed::Queued(record)) = ask().await else { panic!("still held back") };
+    assert_eq!(record.denied_before.map(|denied| denied.count), Some(2));
+}
+
+#[tokio::test]
+async fn what_a_person_edits_or_reopens_is_told_and_not_held_back() {
+    let world = world(CAP).await;
+    let waits = queued(&world, "make instal").await.plan.id;
+    let expires = queued(&world, "make install").await.plan.id;
+    world.platform.pass(300);
+    for _ in 0..3 {
+        let id = queued(&world, "make install").await.plan.id;
+        world.gateway.deny(&approver(), &id, None).await.unwrap();
+    }
+    let edit = Edit { command: Some(CommandText::parse("make install".into()).unwrap()), ..Edit::default() };
+    let edited = world.gateway.edit(&approver(), &waits, edit).await.unwrap();
+    assert_eq!(edited.denied_before.map(|denied| denied.count), Some(3));
+    world.platform.pass(301);
+    let late = world.gateway.approve(&approver(), &expires, Approval::default()).await;
+    assert!(matches!(late, Err(DecideError::Conflict { .. })), "{late:?}");
+    let reopened = world.gateway.reopen(&approver(), &expires).await.unwrap();
+    assert_eq!((reopened.status, reopened.denied_before.map(|denied| denied.count)), (Status::Pending, Some(3)));
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use rusqlite::Row;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{DecisionRecord, LogEntry, PlanRecord, RunRecord, StoreError, TokenRecord};
+use crate::types::{DecisionRecord, DeniedBefore, LogEntry, PlanRecord, RunRecord, StoreError, TokenRecord};
 
 pub(crate) const PLAN_COLUMNS: &str = "seq, project, id, agent, target, status, revision, plan, stdin, digest, note, judgement, queued_at, \
      expires_at, decision, decision_digest, reason, approval_valid_until, superseded_by, origin, run_id, run_started_at, \
-     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, erased_at";
+     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, erased_at, denied_before, \
+     denied_before_at, (SELECT denied.reason FROM plans denied WHERE denied.id = plans.denied_before_plan) AS denied_before_reason";
 
 pub(crate) const LOG_COLUMNS: &str = "position, kind, project, agent, plan, leaf, ts";
 
@@ -110,6 +111,7 @@ pub(crate) fn plan_record(row: &Row<'_>) -> Result<PlanRecord, StoreError> {
         origin: maybe(row, "origin")?.map(|raw| plan_id(&raw)).transpose()?,
         run: run(row)?,
         erased_at: row.get::<_, Option<i64>>("erased_at")?.map(Timestamp::from_millis),
+        denied_before: denied_before(row)?,
     })
 }
 
@@ -161,6 +163,12 @@ fn decision(row: &Row<'_>, plan: PlanId) -> Result<Option<DecisionRecord>, Store
         reason: maybe(row, "reason")?,
         approval_valid_until: Timestamp::from_millis(row.get("approval_valid_until")?),
     }))
+}
+
+fn denied_before(row: &Row<'_>) -> Result<Option<DeniedBefore>, StoreError> {
+    let Some(count) = row.get("denied_before")? else { return Ok(None) };
+    let last_at = Timestamp::from_millis(row.get("denied_before_at")?);
+    Ok(Some(DeniedBefore { count, last_at, reason: maybe(row, "denied_before_reason")? }))
 }
 
 fn run(row: &Row<'_>) -> Result<Option<RunRecord>, StoreError> {

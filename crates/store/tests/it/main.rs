@@ -10,6 +10,7 @@
 
 mod damage;
 mod decisions;
+mod denials;
 mod erase;
 mod histories;
 mod kill;
@@ -99,6 +100,18 @@ contract! { sqlite:
         whoever_asks_a_closed_store_is_told_so,
         outputs_that_a_crash_left_behind_are_removed_and_no_others,
     }
+    denials {
+        what_was_denied_is_told_with_the_next_equal_plan_and_after_three_that_is_refused,
+        a_denial_counts_for_its_window_and_no_longer,
+        nobody_elses_denials_and_no_other_command_are_held_back,
+        what_was_answered_before_and_what_policy_denies_is_answered_as_before,
+        a_cool_down_that_is_off_still_tells,
+        of_32_proposals_after_the_third_denial_none_gets_through,
+        denials_and_proposals_at_once_let_no_fourth_through,
+        denials_last_over_a_restart,
+        an_erasure_takes_the_denial_its_digest_and_its_reason,
+        what_no_longer_counts_is_swept_away_by_the_next_denial,
+    }
     erase {
         what_was_said_and_written_is_gone_and_what_proves_it_stays,
         only_what_is_settled_and_old_is_erased,
@@ -137,6 +150,9 @@ impl Place {
         self.try_open().unwrap()
     }
 }
+
+/// How long a denial counts.
+const WINDOW: Duration = Duration::from_secs(3600);
 
 fn project() -> Name {
     Name::default_project()
@@ -195,12 +211,14 @@ fn new_plan_of(agent: &str, n: u64) -> NewPlan {
 fn planned(plan: Plan) -> NewPlan {
     NewPlan {
         digest: canonical::plan_digest(&plan),
+        dedupe: canonical::plan_dedupe_digest(&plan),
+        equal: EqualPending::StaysApart,
         plan,
-        dedupe: None,
         note: None,
         judgement: judgement(),
         expires_at: at(1000),
         pending_cap: 1000,
+        cool_down: CoolDown { denials: 3, window: WINDOW },
         idempotency: None,
         cause: cause(0),
     }
@@ -225,6 +243,7 @@ fn decision(new: &NewPlan, kind: DecisionKind, seconds: i64) -> NewDecision {
         reason: None,
         judgement: judgement(),
         approval_valid_until: at(600),
+        denial_counts_for: WINDOW,
         idempotency: None,
         cause: cause(seconds),
     }

@@ -102,7 +102,7 @@ pub(crate) async fn an_equal_pending_plan_answers_only_when_asked_and_only_its_o
     let same = |agent: &str, n| {
         let mut new = new_plan_of(agent, n);
         new.plan.command = CommandText::parse("make".into()).unwrap();
-        NewPlan { dedupe: Some(canonical::plan_dedupe_digest(&new.plan)), ..planned(new.plan) }
+        NewPlan { equal: EqualPending::Answers, ..planned(new.plan) }
     };
     let first = store.propose(same("agent", 1)).await.unwrap();
     let again = store.propose(same("agent", 2)).await.unwrap();
@@ -110,7 +110,7 @@ pub(crate) async fn an_equal_pending_plan_answers_only_when_asked_and_only_its_o
     // At the cap, what waits already still answers.
     let full = store.propose(NewPlan { pending_cap: 1, ..same("agent", 3) }).await.unwrap();
     assert_eq!(id(&full), id(&first));
-    let unasked = store.propose(NewPlan { dedupe: None, ..same("agent", 4) }).await.unwrap();
+    let unasked = store.propose(NewPlan { equal: EqualPending::StaysApart, ..same("agent", 4) }).await.unwrap();
     assert!(matches!(unasked, Proposed::New(_)), "a plan that did not ask was merged into another");
     let other = store.propose(same("other", 5)).await.unwrap();
     assert!(matches!(other, Proposed::New(_)), "one agent's plan answered another's");
@@ -191,6 +191,7 @@ pub(crate) async fn every_field_of_a_plan_comes_back(place: Place) {
         origin: None,
         run: None,
         erased_at: None,
+        denied_before: None,
     };
     assert_eq!(record, expected);
 }

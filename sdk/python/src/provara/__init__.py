@@ -5,6 +5,7 @@ from provara.aio import AsyncProvaraClient
 from provara.answers import (
     Command,
     Decision,
+    DeniedBefore,
     Event,
     Health,
     Judgement,
@@ -51,6 +52,7 @@ __all__ = [
     "ConnectionLost",
     "Decision",
     "Denied",
+    "DeniedBefore",
     "DigestMismatch",
     "Event",
     "Forbidden",

@@ -40,6 +40,14 @@ class Judgement(TypedDict, total=False):
     policy: Any
 
 
+class DeniedBefore(TypedDict):
+    """What people answered to equal plans of the same agent lately."""
+
+    count: int
+    last_at: str
+    reason: str | None
+
+
 class Queued(TypedDict):
     """The answer to a plan."""
 
@@ -49,6 +57,7 @@ class Queued(TypedDict):
     state: State
     digest: str
     judgement: Judgement
+    denied_before: DeniedBefore | None
     expires_at: str
     url: str
 
@@ -79,6 +88,7 @@ class PendingPlan(TypedDict):
     revision: int
     erased_at: str | None
     judgement: Judgement
+    denied_before: DeniedBefore | None
 
 
 class Decision(TypedDict):

@@ -92,7 +92,7 @@ class Frozen(AnswerError):
 
 
 class RateLimited(AnswerError):
-    """429: too many requests, streams or pending plans. `retry_after` is in seconds."""
+    """429: too many requests, streams, pending plans or denials of the same. `retry_after` is in seconds."""
 
     def __init__(self, message: str, response: httpx.Response, body: Mapping[str, Any]) -> None:
         super().__init__(message, response, body)

@@ -2,3 +2,19 @@
 ALTER TABLE plans ADD COLUMN erased_at INTEGER;
 CREATE INDEX plans_unerased ON plans(queued_at) WHERE erased_at IS NULL
   AND status IN ('finished', 'lost', 'denied', 'blocked', 'expired', 'withdrawn', 'superseded', 'cancelled');
+
+-- What people denied lately, so that asking again at once can be told and held back. The digest is that of equal plans; the
+-- reason is in the denied plan's own row.
+CREATE TABLE denials (
+  project TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  dedupe TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  plan TEXT NOT NULL REFERENCES plans(id),
+  PRIMARY KEY (project, agent, dedupe, at, plan)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX denials_at ON denials(at);
+-- How often an equal plan was denied when this one came, when last, and which one that was.
+ALTER TABLE plans ADD COLUMN denied_before INTEGER;
+ALTER TABLE plans ADD COLUMN denied_before_at INTEGER;
+ALTER TABLE plans ADD COLUMN denied_before_plan TEXT REFERENCES plans(id);
