@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use provara_domain::Resource;
 use serde_json::{Value, json};
 
 use crate::args::Proposal;
@@ -38,6 +39,9 @@ pub(crate) struct Yes {
     pub(crate) certain: bool,
     pub(crate) reason: Option<String>,
     pub(crate) profile: Option<String>,
+    pub(crate) timeout: Option<u32>,
+    /// `NAME=NUMBER` each.
+    pub(crate) limits: Vec<String>,
     /// Not waiting for the command's end.
     pub(crate) no_wait: bool,
 }
@@ -92,12 +96,22 @@ impl Session {
             let own = |field: &str| Cell::of(text(plan, field));
             let of = |field: &str| Cell::of(text(judgement, field));
             let command = Cell::first_line(text(plan, "command"));
-            vec![own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity"), command]
+            vec![
+                own("pending_id"),
+                Cell::of(&since),
+                own("agent"),
+                of("verdict"),
+                of("severity"),
+                own("profile"),
+                command,
+            ]
         };
         let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
         self.answer(&answer, |out, paint| match rows.is_empty() {
             true => writeln!(out, "nothing waits"),
-            false => table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"], &rows),
+            false => {
+                table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "PROFILE", "COMMAND"], &rows)
+            }
         })
     }
 
@@ -108,6 +122,7 @@ impl Session {
 
     /// Shows the plan, asks, and approves exactly the digest that was shown.
     pub(crate) fn approve(&self, id: &str, yes: Yes) -> Result<ExitCode, Failure> {
+        yes.limits.iter().try_for_each(|limit| lowered(limit).map(drop))?;
         let client = self.operator()?;
         let plan = client.get(&plan_path(id))?;
         if !yes.certain {
@@ -120,6 +135,11 @@ impl Session {
         let mut body = json!({"digest": plan.get("digest")});
         put(&mut body, "reason", yes.reason);
         put(&mut body, "profile", yes.profile);
+        put(&mut body, "timeout_s", yes.timeout);
+        for limit in &yes.limits {
+            let (name, most) = lowered(limit)?;
+            put(&mut body, name, Some(most));
+        }
         let path = format!("/approve/{}", encoded(id));
         if yes.no_wait {
             let answer = client.post_with(&path, &body, &[("prefer", "respond-async")])?;
@@ -343,6 +363,16 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// The name and the number of a limit that is lowered.
+fn lowered(limit: &str) -> Result<(&'static str, u64), Failure> {
+    let parsed =
+        limit.split_once('=').and_then(|(name, most)| Some((Resource::parse(name)?.as_str(), most.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        let all = Resource::ALL.map(Resource::as_str).join(", ");
+        Failure::Usage(format!("--limit takes NAME=NUMBER; the names are {all}"))
+    })
 }
 
 fn confirmed() -> Result<bool, Failure> {

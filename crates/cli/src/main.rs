@@ -24,6 +24,7 @@ mod mirror;
 mod otel;
 mod paint;
 mod prepare;
+mod profiles;
 mod progress;
 mod restore;
 mod retention;
@@ -102,8 +103,8 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status { id, wait } => session.status(id.as_deref(), wait),
         Command::Pending { limit } => session.pending(limit),
         Command::Show { id } => session.show(&id),
-        Command::Approve { id, yes, reason, profile, no_wait } => {
-            session.approve(&id, Yes { certain: yes, reason, profile, no_wait })
+        Command::Approve { id, yes, reason, profile, timeout, limits, no_wait } => {
+            session.approve(&id, Yes { certain: yes, reason, profile, timeout, limits, no_wait })
         }
         Command::Deny { id, reason } => session.deny(&id, reason),
         Command::Edit { id, cwd, timeout, note, command } => session.edit(&id, Change { cwd, timeout, note, command }),
@@ -112,6 +113,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cancel { id } => session.cancel(&id),
         Command::Audit(what) => session.audit(what),
         Command::Policy(what) => session.policy(&what),
+        Command::Profile(what) => session.profile(&what),
         Command::Token(what) => session.token(what),
         Command::Workspace(what) => session.workspace(what),
         Command::Backup { dir, with_keys, .. } => {

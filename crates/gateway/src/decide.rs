@@ -3,7 +3,7 @@
 use provara_audit::canonical;
 use provara_domain::{
     CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
-    Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
+    Principal, ProfileChange, ProfileName, ResourceLimits, Role, SpawnFailure, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
@@ -18,8 +18,12 @@ pub struct Approval {
     pub digest: Option<Digest>,
     /// Why.
     pub reason: Option<String>,
-    /// Another confinement than the plan asks for.
+    /// Another confinement than the plan would run with. A looser one needs a reason.
     pub profile: Option<ProfileName>,
+    /// A shorter time-out than the plan's.
+    pub timeout: Option<Timeout>,
+    /// Lower limits than the profile's.
+    pub limits: ResourceLimits,
     /// Makes a repeated request answer as the first did.
     pub idempotency: Option<Idempotent>,
 }
@@ -79,6 +83,30 @@ pub enum DecideError {
     /// No such profile here.
     #[error("the profile `{0}` cannot be chosen here")]
     Profile(ProfileName),
+    /// Rules do not let the plan run with that profile.
+    #[error(
+        "the rules {rules} do not let this plan run with the profile `{profile}`; choose one within what they force"
+    )]
+    ProfileRuled {
+        /// The profile.
+        profile: ProfileName,
+        /// The rules, listed.
+        rules: String,
+    },
+    /// A looser profile, and nobody said why.
+    #[error("the profile `{to}` allows more than `{from}`, or cannot be compared with it; say why in `reason`")]
+    NoReason {
+        /// What was shown.
+        from: ProfileName,
+        /// What was chosen.
+        to: ProfileName,
+    },
+    /// A limit above what the plan or the profile has.
+    #[error("`{what}` is higher than what the plan would run with; a decision only lowers limits")]
+    HigherLimit {
+        /// Its name.
+        what: &'static str,
+    },
     /// The edit is not a plan.
     #[error(transparent)]
     Edit(ProposeError),
@@ -132,13 +160,16 @@ impl Gateway {
         {
             return Err(DecideError::DigestMismatch { found: shown.digest });
         }
-        let profile = approval.profile.unwrap_or_else(|| shown.plan.profile.clone());
-        if !inner.knows_profile(&profile) {
-            return Err(DecideError::Profile(profile));
-        }
         let judgement = inner.judge_again(who, &shown).await?;
-        let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
-        let record = inner.record_decision(who, decision, approval.reason, judgement, key).await?;
+        let settled = inner.settle(&shown.plan, &inner.policy.demands(&judgement), &approval)?;
+        let timeout_s = approval.timeout.unwrap_or(shown.plan.timeout).seconds();
+        let decision = Decision {
+            binding: Some(settled.binding),
+            limits: Limits { timeout_s, resources: settled.resources },
+            ..inner.decision(who, &shown, DecisionKind::Approve, settled.profile)
+        };
+        let terms = Decided { reason: approval.reason, change: settled.change, judgement };
+        let record = inner.record_decision(who, decision, terms, key).await?;
         inner.work.notify_one();
         Ok(record)
     }
@@ -151,7 +182,8 @@ impl Gateway {
         let inner = &self.inner;
         let shown = inner.pending_plan(who, id).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Deny, shown.plan.profile.clone());
-        inner.record_decision(who, decision, reason, shown.judgement, None).await
+        let terms = Decided { reason, change: None, judgement: shown.judgement };
+        inner.record_decision(who, decision, terms, None).await
     }
 
     /// Replaces a pending plan by an edited one, judged anew, still the agent's. The old one is `superseded`.
@@ -199,6 +231,13 @@ impl Gateway {
         let new = inner.new_plan(plan, old.note, None, who);
         inner.store.reopen(id, new).await.map_err(|error| DecideError::of(id, error))
     }
+}
+
+/// What goes with a decision and is not part of its canonical form.
+struct Decided {
+    reason: Option<String>,
+    change: Option<ProfileChange>,
+    judgement: Judgement,
 }
 
 impl Inner {
@@ -275,7 +314,7 @@ impl Inner {
             binding: None,
             decision: kind,
             profile,
-            limits: Limits { timeout_s: shown.plan.timeout.seconds() },
+            limits: Limits { timeout_s: shown.plan.timeout.seconds(), resources: ResourceLimits::default() },
             approver: who.name.clone(),
             method: DecisionMethod::Token,
             nonce: Nonce::new(self.platform.entropy()),
@@ -287,15 +326,22 @@ impl Inner {
         &self,
         who: &Principal,
         decision: Decision,
-        reason: Option<String>,
-        judgement: Judgement,
+        Decided { reason, change, judgement }: Decided,
         idempotency: Option<Idempotency>,
     ) -> Result<PlanRecord, DecideError> {
         let id = decision.plan.clone();
         let approval_valid_until = decision.ts.plus(self.config.approval_valid);
         let cause = self.cause(who);
         let at = cause.at;
-        let new = NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause };
+        let new = NewDecision {
+            decision,
+            reason,
+            judgement,
+            approval_valid_until,
+            profile_change: change,
+            idempotency,
+            cause,
+        };
         reached(Place::DecisionMade);
         let stored = self.store.decide(&who.project, new).await;
         reached(Place::DecisionStored);

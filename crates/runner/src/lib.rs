@@ -9,11 +9,13 @@ mod advice;
 mod child;
 mod confine;
 mod helper;
+mod profile;
 mod protocol;
 mod runner;
 mod sys;
 
 pub use helper::helper_main;
+pub use profile::{Mounts, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
 pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,

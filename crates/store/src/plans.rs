@@ -88,7 +88,7 @@ impl Store {
     /// # Errors
     /// When it is not pending, is due to expire, or its digest is another than the one decided on, or the store fails.
     pub async fn decide(&self, project: &Name, new: NewDecision) -> Result<PlanRecord, TransitionError> {
-        let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
+        let NewDecision { decision, reason, judgement, approval_valid_until, profile_change, idempotency, cause } = new;
         self.change_in(project, &decision.plan.clone(), cause, move |tx, found, cause| {
             // What was seen is what is decided on, and in time, whoever calls.
             guard(&found, found.digest == decision.digest && cause.at < found.expires_at)?;
@@ -104,7 +104,8 @@ impl Store {
                 ("judgement", codec::json("judgement", &judgement)?.into()),
                 ("approval_valid_until", approval_valid_until.as_millis().into()),
             ];
-            let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
+            let policy = judgement.policy.digest;
+            let body = EventBody::PlanDecided { decision: Box::new(decision), decision_digest, policy, profile_change };
             let decided = transition(tx, &found, to, &set, body, cause)?;
             if let Some(key) = &idempotency {
                 remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
