@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use provara_domain::{Access, ProfileName, Profiles};
-use provara_runner::{Mounts, ProfileFile, load_profiles};
+use provara_runner::{Mounts, OwnFiles, ProfileFile, load_profiles};
 
 /// What files of profiles are made of.
 pub const PROFILES: &[&str] = &[
@@ -34,7 +34,7 @@ pub const PROFILES: &[&str] = &[
 pub fn file(bytes: &[u8]) {
     const OWN: &str = "/srv/provara/runtime";
     let text = String::from_utf8_lossy(bytes);
-    let own = [("the runtime folder", PathBuf::from(OWN))];
+    let own = OwnFiles { secret: vec![("the runtime folder", PathBuf::from(OWN))], public: Vec::new() };
     match load_profiles(&ProfileFile { name: "profiles.toml", text: &text }, &own, Mounts::Available) {
         Ok(profiles) => {
             for known in Profiles::builtin().iter() {

@@ -124,7 +124,10 @@ impl Session {
     pub(crate) fn approve(&self, id: &str, yes: Yes) -> Result<ExitCode, Failure> {
         yes.limits.iter().try_for_each(|limit| lowered(limit).map(drop))?;
         let client = self.operator()?;
-        let plan = client.get(&plan_path(id))?;
+        let mut plan = client.get(&plan_path(id))?;
+        if let Some(name) = &yes.profile {
+            chosen(&client, &mut plan, name)?;
+        }
         if !yes.certain {
             let mut err = io::stderr().lock();
             page(&mut err, Paint::of(&io::stderr()), &io::stderr()).plan(&plan)?;
@@ -135,6 +138,7 @@ impl Session {
         let mut body = json!({"digest": plan.get("digest")});
         put(&mut body, "reason", yes.reason);
         put(&mut body, "profile", yes.profile);
+        put(&mut body, "profile_sha256", plan.pointer("/confinement/sha256").cloned());
         put(&mut body, "timeout_s", yes.timeout);
         for limit in &yes.limits {
             let (name, most) = lowered(limit)?;
@@ -363,6 +367,22 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// Puts the words of the profile that was chosen where those of the plan's own stand: what is shown is what is approved. One
+/// that is not there the server refuses by itself.
+fn chosen(client: &Client, plan: &mut Value, name: &str) -> Result<(), Failure> {
+    let all = client.get("/profiles")?;
+    let found = all.as_array().into_iter().flatten().find(|profile| text(profile, "name") == name);
+    let rules = plan.pointer("/confinement/rules").cloned().unwrap_or_else(|| json!([]));
+    let words = found.map(|profile| {
+        json!({ "profile": name, "words": profile.get("words"), "sha256": profile.get("sha256"), "rules": rules })
+    });
+    if let Some(fields) = plan.as_object_mut() {
+        fields.remove("confinement");
+    }
+    put(plan, "confinement", words);
+    Ok(())
 }
 
 /// The name and the number of a limit that is lowered.

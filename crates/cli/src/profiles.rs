@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use provara_domain::Profiles;
-use provara_runner::{Mounts, ProfileFile, load_profiles};
+use provara_runner::{Mounts, OwnFiles, ProfileFile, load_profiles};
 use serde_json::{Value, json};
 
 use crate::args::Profile;
@@ -14,7 +14,7 @@ use crate::config::{Settings, read_trusted};
 use crate::describe::text;
 use crate::display::visible_line;
 use crate::failure::Failure;
-use crate::prepare::own_files;
+use crate::prepare::{own_files, resolved};
 
 /// The operator's file, below ROOT.
 pub(crate) const FILE: &str = "profiles.toml";
@@ -29,7 +29,10 @@ fn read(path: &Path, settings: &Settings, binary: &Path, mounts: Mounts) -> Resu
     let Some(text) = read_trusted(path)? else { return Ok(None) };
     let name = path.display().to_string();
     let file = ProfileFile { name: &name, text: &text };
-    let loaded = load_profiles(&file, &own_files(settings, binary), mounts);
+    let public = [Some(binary), settings.tls_cert.as_deref(), settings.ca_cert.as_deref()];
+    let public: Vec<_> = public.into_iter().flatten().map(resolved).collect();
+    let (public, secret) = own_files(settings, binary).into_iter().partition(|(_, path)| public.contains(path));
+    let loaded = load_profiles(&file, &OwnFiles { secret, public }, mounts);
     loaded.map(Some).map_err(|errors| Failure::Usage(errors.to_string()))
 }
 

@@ -3,7 +3,7 @@
 
 use provara_audit::canonical;
 use provara_domain::{
-    AskedBy, Binding, Claim, Digest, Name, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles,
+    AskedBy, Binding, Digest, Limits, Name, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles,
     ResourceLimits, SpawnFailure,
 };
 use provara_policy::Demands;
@@ -146,6 +146,10 @@ impl<'a> Terms<'a> {
         if !self.allows(chosen) {
             return Err(ruled(chosen.name()));
         }
+        let sha256 = canonical::profile_digest(chosen);
+        if approval.profile_sha256.as_ref().is_some_and(|seen| *seen != sha256) {
+            return Err(DecideError::ProfileMismatch { profile: chosen.name().clone(), found: sha256 });
+        }
         // Where rules leave nothing to be shown, nothing was shown that the choice could be tighter than.
         let change = match shown {
             Some(shown) if shown == chosen && approval.limits.is_empty() => None,
@@ -171,7 +175,7 @@ impl<'a> Terms<'a> {
                 cwd_dev_ino: None,
                 shell_sha256: None,
                 scripts: Vec::new(),
-                profile_sha256: canonical::profile_digest(chosen),
+                profile_sha256: sha256,
             },
             resources: approval.limits,
             change,
@@ -179,21 +183,25 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// Returns why a claim must not run: its profile is not what was decided on, or this host cannot hold it.
-pub(crate) fn unfit(profiles: &Profiles, claim: &Claim) -> Option<Outcome> {
-    let name = claim.profile();
+/// Returns why what was decided on must not run: its profile is another by now, or this host cannot hold it.
+pub(crate) fn unfit(
+    profiles: &Profiles,
+    name: &ProfileName,
+    binding: Option<&Binding>,
+    limits: Limits,
+) -> Option<Outcome> {
     let failed = |failure, message| Some(Outcome::SpawnFailed { failure, message });
     let Some(profile) = profiles.get(name) else {
         let message = format!("the profile `{name}` is not loaded any more; re-open the plan and decide again");
         return failed(SpawnFailure::Changed, message);
     };
     // A decision of an older version binds none.
-    let bound = claim.binding().map(|binding| &binding.profile_sha256);
+    let bound = binding.map(|binding| &binding.profile_sha256);
     if bound.is_some_and(|bound| *bound != canonical::profile_digest(profile)) {
         let message = format!("the profile `{name}` is not what was decided on; re-open the plan and decide again");
         return failed(SpawnFailure::Changed, message);
     }
-    let message = provara_runner::unheld(profile, &claim.limits().resources)?;
+    let message = provara_runner::unheld(profile, &limits.resources)?;
     failed(SpawnFailure::Confinement, message)
 }
 
@@ -280,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn an_approval_takes_the_profile_that_was_looked_at() {
+        let seen = |seen: Profile, profile: &str| {
+            let profile_sha256 = Some(canonical::profile_digest(&seen));
+            settle(&[], &[], "workspace", Approval { profile_sha256, ..choosing(profile, Some("x")) })
+        };
+        assert!(seen(Profile::network(), "network").is_ok());
+        for (other, profile) in [(Profile::workspace(), "network"), (Profile::network(), "workspace")] {
+            let refused = seen(other, profile);
+            assert!(matches!(refused, Err(DecideError::ProfileMismatch { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn limits_only_go_down() {
         let with = |resource, most| {
             let limits = ResourceLimits::default().with(resource, most).unwrap();
@@ -291,6 +312,28 @@ mod tests {
             let settled = with(resource, most).unwrap();
             assert_eq!((settled.change, settled.resources.get(resource)), (Some(ProfileChange::Tightened), Some(most)));
         }
+    }
+
+    #[test]
+    fn what_was_decided_on_is_what_must_be_found() {
+        let binding = settle(&[], &[], "own", Approval::default()).unwrap().binding;
+        let plain = Limits { timeout_s: 5, resources: ResourceLimits::default() };
+        let found = |profiles: &Profiles, limits| match unfit(profiles, &name("own"), Some(&binding), limits) {
+            Some(Outcome::SpawnFailed { failure, .. }) => Some(failure),
+            _ => None,
+        };
+        assert_eq!(found(&known(), plain), None);
+        assert_eq!(found(&Profiles::builtin(), plain), Some(SpawnFailure::Changed), "it is gone");
+        let mut other = Profiles::builtin();
+        let looser = Profile::new(name("own"), Profile::network().grants().clone(), AskedBy::Agents);
+        other.add(looser).unwrap();
+        assert_eq!(found(&other, plain), Some(SpawnFailure::Changed), "it says something else");
+        let mut same = Profiles::builtin();
+        let grants = known().get(&name("own")).unwrap().grants().clone();
+        same.add(Profile::new(name("own"), grants, AskedBy::PeopleOnly)).unwrap();
+        assert_eq!(found(&same, plain), None, "who may ask for it is not part of it");
+        let resources = ResourceLimits::default().with(Resource::Cpu, 5).unwrap();
+        assert_eq!(found(&known(), Limits { resources, ..plain }), Some(SpawnFailure::Confinement));
     }
 
     #[test]

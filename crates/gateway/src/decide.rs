@@ -20,6 +20,8 @@ pub struct Approval {
     pub reason: Option<String>,
     /// Another confinement than the plan would run with. A looser one needs a reason.
     pub profile: Option<ProfileName>,
+    /// The digest of the profile that they saw; refused if what is approved has another.
+    pub profile_sha256: Option<Digest>,
     /// A shorter time-out than the plan's.
     pub timeout: Option<Timeout>,
     /// Lower limits than the profile's.
@@ -83,6 +85,14 @@ pub enum DecideError {
     /// No such profile here.
     #[error("the profile `{0}` cannot be chosen here")]
     Profile(ProfileName),
+    /// The approver saw another profile.
+    #[error("the profile `{profile}` is not what was looked at; look at its words again")]
+    ProfileMismatch {
+        /// The profile.
+        profile: ProfileName,
+        /// Its digest.
+        found: Digest,
+    },
     /// Rules do not let the plan run with that profile.
     #[error(
         "the rules {rules} do not let this plan run with the profile `{profile}`; choose one within what they force"

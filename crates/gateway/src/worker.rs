@@ -93,7 +93,8 @@ async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
 async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) -> Option<Ran> {
     let started_at = inner.platform.now();
     // The operator's file may have changed between the decision and now: other grants were not decided on.
-    if let Some(outcome) = confinement::unfit(&inner.config.profiles, &claim) {
+    let unfit = confinement::unfit(&inner.config.profiles, claim.profile(), claim.binding(), claim.limits());
+    if let Some(outcome) = unfit {
         return Some(ended_unstarted(&claim, started_at, outcome));
     }
     let Some(workspace) = inner.workspace_of(claim.plan().cwd.as_str()) else {

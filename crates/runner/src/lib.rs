@@ -15,7 +15,7 @@ mod runner;
 mod sys;
 
 pub use helper::helper_main;
-pub use profile::{Mounts, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
+pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
 pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,

@@ -270,7 +270,7 @@ fn answered(record: &PlanRecord) -> Response {
         (status = 202, description = "It is approved and will run", body = wire::Command),
         (status = 404, description = "No such plan", body = ProblemBody),
         (status = 409, description = "Already decided, another digest, a stricter judgement, a profile that rules do not let it \
-            run with, or not run after all",
+            run with or that is another by now, or not run after all",
             body = ProblemBody)))]
 pub(crate) async fn approve(
     State(app): State<App>,
@@ -305,7 +305,9 @@ pub(crate) fn approval(fields: &mut Fields) -> Approval {
     let profile = name(fields, "profile").map(ProfileName::new);
     let timeout = timeout(fields);
     let limits = limits(fields);
-    Approval { digest, reason, profile, timeout, limits, idempotency: None }
+    let seen = fields.text("profile_sha256", 1, 80);
+    let profile_sha256 = fields.checked("profile_sha256", seen, |text| Digest::parse(&text));
+    Approval { digest, reason, profile, profile_sha256, timeout, limits, idempotency: None }
 }
 
 fn limits(fields: &mut Fields) -> ResourceLimits {

@@ -214,6 +214,9 @@ impl From<DecideError> for Problem {
                 Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", text)
             }
             DecideError::Profile(_) => field("profile", "value_error", &text),
+            DecideError::ProfileMismatch { found, .. } => {
+                Self::caller(StatusCode::CONFLICT, "profile_mismatch", text).with("profile_sha256", found.as_str())
+            }
             DecideError::ProfileRuled { .. } => Self::caller(StatusCode::CONFLICT, "profile_ruled", text),
             DecideError::NoReason { .. } => field("reason", "value_error", &text),
             DecideError::HigherLimit { what } => field(what, "value_error", &text),

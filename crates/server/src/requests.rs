@@ -59,6 +59,9 @@ pub(crate) struct ApproveRequest {
     /// Another confinement than the plan would run with. One that allows more, or cannot be compared, needs a `reason`.
     #[schema(schema_with = words::name_or_null, required = false)]
     profile: Option<String>,
+    /// The profile's digest as you saw it: with another one the answer is 409 and nothing runs.
+    #[schema(schema_with = words::digest_or_null, required = false)]
+    profile_sha256: Option<String>,
     /// Fewer seconds than the plan's.
     #[schema(minimum = 1, maximum = 3600)]
     timeout_s: Option<u32>,

@@ -374,7 +374,7 @@ fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
 }
 
 /// Who may do what. Columns: nobody, an agent, another agent, an auditor, an admin, an approver.
-const ROLES: [(&str, &str, &str, [u16; 6]); 36] = [
+const ROLES: [(&str, &str, &str, [u16; 6]); 37] = [
     ("GET", "/status", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/healthz", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/readyz", "", [200, 200, 200, 200, 200, 200]),

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::served::{Served, start};
+use crate::served::{Served, start, until};
 use crate::{provara, stderr};
 
 /// An operator's file: the example of `docs/profiles.md`.
@@ -105,6 +105,10 @@ fn an_approver_tightens_freely_loosens_with_a_reason_and_the_log_says_so() {
     }
     let (_, still) = server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null);
     assert_eq!(still["state"], "pending", "a refused approval decided");
+    let seen = &still["confinement"]["sha256"];
+    let other = json!({ "profile": "network", "reason": "x", "profile_sha256": seen });
+    let (status, answer) = approve(&id, other);
+    assert_eq!((status, &answer["code"]), (409, &json!("profile_mismatch")), "{answer}");
     let (status, loosened) = approve(&id, json!({ "profile": "network", "reason": "fetches the sources" }));
     assert_eq!(status, 202, "{loosened}");
     let (_, all) = server.by(&operator, "GET", "/profiles", &Value::Null);
@@ -117,13 +121,9 @@ fn an_approver_tightens_freely_loosens_with_a_reason_and_the_log_says_so() {
     let id = server.plan("make z");
     approve(&id, Value::Null);
     let (_, log) = server.by(&operator, "GET", "/audit?limit=500", &Value::Null);
-    let leaves: Vec<Value> = log["entries"]
-        .as_array()
-        .or(log.as_array())
-        .unwrap()
-        .iter()
-        .map(|entry| serde_json::from_str(entry["leaf"].as_str().unwrap()).unwrap())
-        .collect();
+    let leaf = |line: &str| serde_json::from_str::<Value>(line).unwrap()["leaf"].as_str().unwrap().to_owned();
+    let leaves: Vec<Value> =
+        log.as_str().unwrap().lines().map(|line| serde_json::from_str(&leaf(line)).unwrap()).collect();
     let approved: Vec<&Value> =
         leaves.iter().filter(|leaf| leaf["type"] == "plan.approved").map(|leaf| &leaf["body"]).collect();
     assert_eq!(
@@ -152,6 +152,17 @@ fn the_command_line_shows_words_and_passes_on_what_an_approver_changes() {
         let refused = call(&["approve", &id, "--yes", "--limit", bad]);
         assert!(refused.status.code() == Some(2) && stderr(&refused).contains("NAME=NUMBER"), "{bad}: {refused:?}");
     }
+    // What is shown before it asks is what was chosen, not what the agent asked for.
+    let asked = Command::new("setsid")
+        .args(["--wait", env!("CARGO_BIN_EXE_provara"), "--base", &server.base])
+        .args(["approve", &id, "--profile", "network", "--reason", "x"])
+        .env_clear()
+        .env("AGENT_HUB_ROOT", server.root.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(stderr(&asked).contains("runs with network\n  - writes only below workspace/"), "{asked:?}");
+    assert!(stderr(&asked).contains("network to any host but this one"), "{asked:?}");
     // This runner holds no lowered limits yet, and says so instead of running without.
     let held = call(&["approve", &id, "--yes", "--timeout", "5", "--limit", "memory=536870912"]);
     let told = String::from_utf8(held.stdout).unwrap();
@@ -236,6 +247,50 @@ fn a_file_that_exposes_provara_or_is_not_the_operators_starts_no_server() {
     fs::write(&file, "#".repeat(10 << 20)).unwrap();
     let output = checked(root);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("it has more than"), "{output:?}");
+}
+
+/// As many commands as a server runs at once keep the next from being claimed, until the server is gone.
+#[test]
+fn a_profile_that_changed_since_the_decision_is_not_run() {
+    let mut server = served(example());
+    let operator = server.operator();
+    let approve = |server: &Served, command: &str, body: Value| {
+        let id = server.plan(command);
+        let headers = [("x-agent-token", operator.as_str()), ("prefer", "respond-async")];
+        let (status, answer) = server.ask("POST", &format!("/approve/{id}"), &headers, &body.to_string());
+        assert_eq!(status, 202, "{answer}");
+        id
+    };
+    for _ in 0..32 {
+        approve(&server, "sleep 300", json!({}));
+    }
+    let running = |server: &Served| {
+        let (_, all) = server.by(&server.operator(), "GET", "/commands?state=running&limit=100", &Value::Null);
+        all.as_array().unwrap().len()
+    };
+    until("32 runs", || running(&server) == 32);
+    let chosen = |profile: &str| json!({ "profile": profile, "reason": "a test" });
+    let [changed, kept] =
+        ["sources", "kept"].map(|profile| (profile, approve(&server, "touch ran", chosen(profile)))).map(|(_, id)| id);
+    let look = |server: &Served, id: &str| server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1;
+    assert_eq!(
+        (&look(&server, &changed)["state"], &look(&server, &kept)["state"]),
+        (&json!("approved"), &json!("approved"))
+    );
+    server.process.kill().unwrap();
+    server.process.wait().unwrap();
+    let root = server.root.path().to_owned();
+    let other = example().replace("static.crates.io:443", "elsewhere.example:443");
+    fs::write(root.join("profiles.toml"), other).unwrap();
+    (server.process, server.base) = start(&root);
+    until("the end of both", || [&changed, &kept].iter().all(|id| look(&server, id)["state"] == "finished"));
+    let failure = |id: &str| look(&server, id)["run"]["outcome"]["failure"].clone();
+    assert_eq!(failure(&changed), "changed", "{}", look(&server, &changed));
+    // The same as decided on, but not a profile that this runner can hold yet.
+    assert_eq!(failure(&kept), "refused", "{}", look(&server, &kept));
+    assert!(!root.join("workspace/ran").exists());
+    let (status, again) = server.by(&operator, "POST", &format!("/reopen/{changed}"), &Value::Null);
+    assert_eq!((status, &again["state"]), (200, &json!("pending")), "{again}");
 }
 
 #[test]

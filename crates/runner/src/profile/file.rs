@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use provara_domain::{
     Access, AskedBy, EnvName, Files, Grants, HomePath, HostPort, Name, Network, Profile, ProfileName, ProfilePath,
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::own::exposes;
+use super::own::{OwnFiles, exposes};
 
 /// A file of profiles.
 #[derive(Debug, Clone, Copy)]
@@ -179,16 +179,11 @@ fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(unit)
 }
 
-/// Returns the built-in profiles and those of `file`. No profile may make one of `own` reachable: Provara's own files, each
-/// with what it is called.
+/// Returns the built-in profiles and those of `file`. No profile may make one of `own` reachable.
 ///
 /// # Errors
 /// With every fault of the file; nothing is loaded then.
-pub fn load_profiles(
-    file: &ProfileFile<'_>,
-    own: &[(&'static str, PathBuf)],
-    mounts: Mounts,
-) -> Result<Profiles, ProfileErrors> {
+pub fn load_profiles(file: &ProfileFile<'_>, own: &OwnFiles, mounts: Mounts) -> Result<Profiles, ProfileErrors> {
     let mut loading = Loading { file: *file, own, mounts, profiles: Profiles::builtin(), errors: Vec::new() };
     loading.read();
     let Loading { profiles, mut errors, .. } = loading;
@@ -198,7 +193,7 @@ pub fn load_profiles(
 
 struct Loading<'a> {
     file: ProfileFile<'a>,
-    own: &'a [(&'static str, PathBuf)],
+    own: &'a OwnFiles,
     mounts: Mounts,
     profiles: Profiles,
     errors: Vec<ProfileError>,
@@ -351,7 +346,7 @@ impl Loading<'_> {
             );
         }
         if access != Access::Hidden
-            && let Some(what) = exposes(Path::new(path.as_str()), self.own)
+            && let Some(what) = exposes(Path::new(path.as_str()), access, self.own)
         {
             return self.fault(&at, what, "no profile makes Provara's own files reachable; name folders beside them");
         }

@@ -4,7 +4,7 @@ mod file;
 mod own;
 
 pub use file::{Mounts, ProfileError, ProfileErrors, ProfileFile, load_profiles};
-pub use own::resolved;
+pub use own::{OwnFiles, resolved};
 
 use provara_domain::{Profile, ResourceLimits};
 

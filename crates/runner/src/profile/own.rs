@@ -5,6 +5,17 @@
 
 use std::path::{Path, PathBuf};
 
+use provara_domain::Access;
+
+/// Provara's own files, each with what messages call it.
+#[derive(Debug, Clone, Default)]
+pub struct OwnFiles {
+    /// No profile makes these readable or writable.
+    pub secret: Vec<(&'static str, PathBuf)>,
+    /// These may be read, and not written: the program, public certificates.
+    pub public: Vec<(&'static str, PathBuf)>,
+}
+
 /// Returns the path as the kernel sees it: links followed as far as it exists.
 pub fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
@@ -17,14 +28,15 @@ pub fn resolved(path: &Path) -> PathBuf {
 }
 
 /// Returns what is wrong with a path that a profile makes reachable.
-pub(crate) fn exposes(path: &Path, own: &[(&'static str, PathBuf)]) -> Option<String> {
+pub(crate) fn exposes(path: &Path, access: Access, own: &OwnFiles) -> Option<String> {
     // A link to nothing hides where it leads until somebody makes what it names.
     let dangling = path.ancestors().find(|part| part.symlink_metadata().is_ok() && part.canonicalize().is_err());
     if let Some(link) = dangling {
         return Some(format!("`{}` is a link that leads nowhere, or cannot be looked up", link.display()));
     }
     let real = resolved(path);
-    let found = own.iter().find_map(|(what, file)| {
+    let public = own.public.iter().filter(|_| access == Access::Write);
+    let found = own.secret.iter().chain(public).find_map(|(what, file)| {
         let other = resolved(file);
         let meets = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
         [path, &real].iter().any(|ours| meets(ours, file) || meets(ours, &other)).then_some((what, other))

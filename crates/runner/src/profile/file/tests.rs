@@ -1,16 +1,22 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use std::path::PathBuf;
+
 use super::*;
 
 const OWN: &str = "/srv/provara/runtime";
 
-fn load_in(text: &str, own: &[(&'static str, PathBuf)], mounts: Mounts) -> Result<Profiles, String> {
+fn secret(path: impl Into<PathBuf>) -> OwnFiles {
+    OwnFiles { secret: vec![("the runtime folder", path.into())], public: Vec::new() }
+}
+
+fn load_in(text: &str, own: &OwnFiles, mounts: Mounts) -> Result<Profiles, String> {
     load_profiles(&ProfileFile { name: "p.toml", text }, own, mounts).map_err(|errors| errors.to_string())
 }
 
 fn load(text: &str) -> Result<Profiles, String> {
-    load_in(text, &[("the runtime folder", PathBuf::from(OWN))], Mounts::Available)
+    load_in(text, &secret(OWN), Mounts::Available)
 }
 
 fn one(body: &str) -> Result<Profile, String> {
@@ -95,6 +101,16 @@ fn nothing_makes_provaras_own_files_reachable() {
 }
 
 #[test]
+fn what_is_public_may_be_read_and_not_written() {
+    let program = ("Provara's program", PathBuf::from("/usr/local/bin/provara"));
+    let own = OwnFiles { public: vec![program], ..secret(OWN) };
+    let file = |list: &str| format!("[[profile]]\nname = 'own'\n{list} = ['/usr']\n");
+    assert!(load_in(&file("readable"), &own, Mounts::Available).is_ok());
+    let told = load_in(&file("writable"), &own, Mounts::Available).unwrap_err();
+    assert!(told.contains("`/usr` holds or lies in Provara's program"), "{told}");
+}
+
+#[test]
 fn a_link_into_the_runtime_folder_is_followed_and_one_to_nothing_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().canonicalize().unwrap();
@@ -106,7 +122,7 @@ fn a_link_into_the_runtime_folder_is_followed_and_one_to_nothing_is_refused() {
     symlink(runtime.join("not-yet"), root.join("dangling")).unwrap();
     symlink(root.join("other"), root.join("harmless")).unwrap();
     symlink(&root, root.join("above")).unwrap();
-    let own = [("the runtime folder", runtime)];
+    let own = secret(runtime);
     for bad in ["straight", "straight/new", "twice", "dangling", "dangling/x", "above", "above/runtime/x"] {
         let text = format!("[[profile]]\nname = 'own'\nwritable = ['{}']\n", root.join(bad).display());
         let told = load_in(&text, &own, Mounts::Available).unwrap_err();
@@ -119,14 +135,14 @@ fn a_link_into_the_runtime_folder_is_followed_and_one_to_nothing_is_refused() {
         load_in(&text, &own, Mounts::Available).unwrap();
     }
     // The own file may itself be named by a link.
-    let by_link = [("the runtime folder", root.join("straight"))];
+    let by_link = secret(root.join("straight"));
     let text = format!("[[profile]]\nname = 'own'\nwritable = ['{}']\n", root.join("runtime").display());
     assert!(load_in(&text, &by_link, Mounts::Available).is_err());
 }
 
 #[test]
 fn an_exception_below_a_writable_folder_needs_mounts() {
-    let own = [];
+    let own = OwnFiles::default();
     for (body, path) in [
         ("writable = ['/srv/a']\nhidden = ['/srv/a/secret']", "/srv/a/secret"),
         ("writable = ['/srv/a']\nreadable = ['/srv/a/kept', '/usr']", "/srv/a/kept"),
