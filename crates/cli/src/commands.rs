@@ -107,12 +107,29 @@ impl Session {
             ]
         };
         let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
-        self.answer(&answer, |out, paint| match rows.is_empty() {
-            true => writeln!(out, "nothing waits"),
-            false => {
-                table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "PROFILE", "COMMAND"], &rows)
+        let known = if rows.is_empty() { Value::Null } else { self.profiles_at_hand()? };
+        self.answer(&answer, |out, paint| {
+            if rows.is_empty() {
+                return writeln!(out, "nothing waits");
             }
+            table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "PROFILE", "COMMAND"], &rows)?;
+            let asked = |profile: &&Value| {
+                let name = text(profile, "name");
+                answer.as_array().into_iter().flatten().any(|plan| text(plan, "profile") == name)
+            };
+            for profile in known.as_array().into_iter().flatten().filter(asked) {
+                writeln!(out, "{}: {}", visible_line(text(profile, "name")), visible_line(text(profile, "words")))?;
+            }
+            Ok(())
         })
+    }
+
+    /// What profiles allow, where whoever calls may know it and reads words.
+    fn profiles_at_hand(&self) -> Result<Value, Failure> {
+        match self.known_operator()? {
+            Some(token) if !self.json => Ok(Client::new(&self.settings, Some(token))?.get("/profiles")?),
+            _ => Ok(Value::Null),
+        }
     }
 
     pub(crate) fn show(&self, id: &str) -> Result<ExitCode, Failure> {

@@ -100,7 +100,9 @@ fn a_plan_reads_like_this_from_proposal_to_receipt() {
     assert_eq!(
         list,
         "ID                                AGE  AGENT  VERDICT  SEVERITY  PROFILE    COMMAND\n\
-         ID  AGE   agent  ask      medium    workspace  make x; cat; echo $WHAT\n"
+         ID  AGE   agent  ask      medium    workspace  make x; cat; echo $WHAT\n\
+         workspace: writes only below workspace/ and a private tmp; no network; reads everything but Provara's own files and \
+         credential folders; inherits LANG, LC_ALL and TZ; at most 4096 processes and 4096 open files each\n"
     );
     let (code, shown, _) = call(&server, &["show", &id]);
     let expected = "plan      ID
