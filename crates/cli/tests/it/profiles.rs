@@ -287,7 +287,7 @@ fn a_profile_that_changed_since_the_decision_is_not_run() {
     let failure = |id: &str| look(&server, id)["run"]["outcome"]["failure"].clone();
     assert_eq!(failure(&changed), "changed", "{}", look(&server, &changed));
     // The same as decided on, but not a profile that this runner can hold yet.
-    assert_eq!(failure(&kept), "refused", "{}", look(&server, &kept));
+    assert_eq!(failure(&kept), "confinement", "{}", look(&server, &kept));
     assert!(!root.join("workspace/ran").exists());
     let (status, again) = server.by(&operator, "POST", &format!("/reopen/{changed}"), &Value::Null);
     assert_eq!((status, &again["state"]), (200, &json!("pending")), "{again}");
