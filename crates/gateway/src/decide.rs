@@ -83,7 +83,9 @@ pub enum DecideError {
     #[error("the idempotency key was used before with another body")]
     IdempotencyMismatch,
     /// No such profile here.
-    #[error("the profile `{0}` cannot be chosen here")]
+    #[error(
+        "the profile `{0}` is not loaded here, or goes beyond what one token for all may choose; see `provara profile list`"
+    )]
     Profile(ProfileName),
     /// The approver saw another profile.
     #[error("the profile `{profile}` is not what was looked at; look at its words again")]

@@ -221,7 +221,7 @@ impl Files {
 
     /// Returns what may be done with `path` where no workspace holds it.
     pub fn access(&self, path: &ProfilePath) -> Access {
-        self.effective(path, None)
+        self.effective(&self.leading_to(path), None)
     }
 
     /// Returns a path that may be used less than a folder, or a workspace, that holds it: only mounts can hold that.
@@ -237,18 +237,26 @@ impl Files {
     /// Returns whether every file may be used as much under `other`, wherever a workspace lies.
     pub fn is_within(&self, other: &Self) -> bool {
         let everywhere = self.paths.keys().chain(other.paths.keys()).all(|path| {
-            let mut worlds = std::iter::once(None).chain((0..=path.depth()).map(Some));
-            worlds.all(|world| self.effective(path, world) <= other.effective(path, world))
+            let (ours, theirs) = (self.leading_to(path), other.leading_to(path));
+            // A workspace between two entries is like one at the outer of them.
+            let workspaces = ours.iter().chain(&theirs).map(|(depth, _)| Some(*depth));
+            let mut workspaces = workspaces.chain([None]);
+            workspaces.all(|at| self.effective(&ours, at) <= other.effective(&theirs, at))
         });
         let homes = other.homes.iter().all(|home| self.homes.iter().any(|ours| ours.holds(home)));
         everywhere && homes && self.workspace <= other.workspace && self.tmp <= other.tmp
     }
 
-    /// What may be done with `path` when the workspace is the folder of so many names that leads to it, or elsewhere.
-    fn effective(&self, path: &ProfilePath, workspace: Option<usize>) -> Access {
-        let deepest = self.paths.iter().rfind(|(known, _)| known.holds(path));
-        match (deepest, workspace) {
-            (Some((known, access)), Some(depth)) if known.depth() > depth => *access,
+    /// The entries for a path and the folders that hold it, outermost first: how many names lead to each, and its access.
+    fn leading_to(&self, path: &ProfilePath) -> Vec<(usize, Access)> {
+        let holding = self.paths.iter().filter(|(known, _)| known.holds(path));
+        holding.map(|(known, access)| (known.depth(), *access)).collect()
+    }
+
+    /// What may be done with a path when a workspace is the folder of so many names that leads to it, or elsewhere.
+    fn effective(&self, leading: &[(usize, Access)], workspace: Option<usize>) -> Access {
+        match (leading.last(), workspace) {
+            (Some((depth, access)), Some(workspace)) if *depth > workspace => *access,
             (_, Some(_)) => self.workspace,
             (Some((_, access)), None) => *access,
             (None, None) => Access::Hidden,

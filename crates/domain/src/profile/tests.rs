@@ -105,6 +105,17 @@ fn a_path_that_a_workspace_may_hold_counts_in_the_order() {
     assert!(hidden.is_within(&kept) && !kept.is_within(&hidden));
 }
 
+/// As much as a file may hold, nested as deep as a path may be.
+#[test]
+fn the_largest_profiles_are_compared_in_no_time() {
+    let nested = |n: usize| (path(&"/a".repeat(n + 1)), if n.is_multiple_of(2) { Access::Read } else { Access::Write });
+    let all: Vec<_> = (0..249).map(nested).chain((0..135).map(|n| (path(&format!("/b/{n}")), Access::Read))).collect();
+    let big = |tmp| Files::new(Access::Hidden, Access::Write, tmp, all.clone(), []);
+    let begun = std::time::Instant::now();
+    assert!(big(Tmp::Private).is_within(&big(Tmp::Shared)) && !big(Tmp::Shared).is_within(&big(Tmp::Private)));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "took {:?}", begun.elapsed());
+}
+
 #[test]
 fn paths_that_could_mean_or_look_like_another_are_none() {
     for bad in [

@@ -153,6 +153,13 @@ fn rules_say_which_profiles_a_command_runs_with() {
     let named: Vec<(&str, String)> = policy.named_profiles().map(|(rule, name)| (rule, name.to_string())).collect();
     assert_eq!(named.len(), 4);
     assert_eq!(named.first(), Some(&("forces", "read-only".to_owned())));
+    // What cannot be read may hide any command: a rule that is to hold for all has to look at the raw text.
+    let every = rule("every", "force_profile = 'read-only'\n[rule.match]\nraw = '\\S'")
+        .replace("no_match = ['y']", "no_match = [' ']");
+    let every = load(&every).unwrap();
+    let hidden = "eval \"$X\"";
+    assert_eq!(policy.demands(&crate::judge(&policy, hidden, provara_domain::Shell::Bash)).rules, Vec::<String>::new());
+    assert_eq!(every.demands(&crate::judge(&every, hidden, provara_domain::Shell::Bash)).rules, ["every"]);
     // A text with many reasons of one rule still has that rule among them.
     let many = policy.demands(&crate::judge(&policy, &"x;".repeat(900), provara_domain::Shell::Bash));
     assert_eq!(many.rules, ["forces", "forbids", "others"]);
