@@ -1,15 +1,15 @@
 //! The gateway itself: its parts, its start and its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, EventBody, Name, PlanId, Principal, Profiles, Shell, Timestamp};
+use provara_domain::{Actor, EventBody, Name, PlanId, Principal, Profiles, Shell, Status, Timestamp};
 use provara_policy::Policy;
 use provara_runner::{HostReport, RunHandle, Runner};
-use provara_store::{Cause, Counts, Entropy, Store, StoreError};
+use provara_store::{Cause, Counts, Entropy, PlanRecord, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -98,10 +98,20 @@ pub(crate) struct Inner {
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
     pub(crate) kept: Mutex<Kept>,
+    pub(crate) stuck: Mutex<Stuck>,
     pub(crate) stopping: AtomicBool,
     /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
     quiet: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the store keeps refusing, so that nobody waits for it without an end.
+#[derive(Default)]
+pub(crate) struct Stuck {
+    /// Whether nothing approved can be claimed.
+    pub(crate) claims: bool,
+    /// Runs that ended, and how could not be recorded yet.
+    pub(crate) outcomes: HashSet<PlanId>,
 }
 
 impl Gateway {
@@ -125,6 +135,7 @@ impl Gateway {
             running: Mutex::default(),
             ended: Notify::new(),
             kept: Mutex::default(),
+            stuck: Mutex::default(),
             stopping: AtomicBool::new(false),
             quiet: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -263,6 +274,12 @@ impl Inner {
         let mut all = vec![self.config.workspace.clone()];
         all.extend(self.store.workspaces(&self.project));
         all
+    }
+
+    /// Whether the plan's next step is one that the store keeps refusing.
+    pub(crate) fn is_stuck(&self, plan: &PlanRecord) -> bool {
+        let stuck = lock(&self.stuck);
+        (plan.status == Status::Approved && stuck.claims) || stuck.outcomes.contains(&plan.plan.id)
     }
 
     async fn all_ended(&self) {

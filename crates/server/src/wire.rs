@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    DecisionKind, DecisionMethod, EnvName, Limit, Limits, Note, Role, Severity, Shell, SpawnFailure, Status, Verdict,
+    DecisionKind, DecisionMethod, EnvName, Limit, Limits, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status,
+    Verdict,
 };
 use provara_gateway::{Explanation, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
@@ -125,10 +126,16 @@ impl<'a> Queued<'a> {
     }
 }
 
-/// A proposed command with its context.
+/// A proposed command with its context: every field of the plan's canonical form is here, each once, so that `digest` can be
+/// computed from what is shown.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Plan<'a> {
     pending_id: &'a str,
+    /// What it proposes to do.
+    #[schema(schema_with = words::plan_kind)]
+    kind: PlanKind,
+    /// The project that it belongs to.
+    project: &'a str,
     /// The command, to the byte.
     command: &'a str,
     cwd: &'a str,
@@ -154,10 +161,15 @@ pub(crate) struct Plan<'a> {
     /// What it reads, base64; null is an empty input.
     #[schema(required)]
     stdin_b64: Option<String>,
+    /// Whether it gets a terminal.
+    tty: bool,
     /// The host that runs it.
     target: &'a str,
     /// The confinement that the agent asks for.
     profile: &'a str,
+    /// 128 random bits, hex, that make it different from an equal one.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
+    nonce: String,
     /// SHA-256 of the plan's canonical form.
     #[schema(schema_with = words::digest)]
     digest: &'a str,
@@ -176,6 +188,8 @@ impl<'a> From<&'a PlanRecord> for Plan<'a> {
         let plan = &record.plan;
         Self {
             pending_id: plan.id.as_str(),
+            kind: plan.kind,
+            project: plan.project.as_str(),
             command: plan.command.as_str(),
             cwd: plan.cwd.as_str(),
             timeout_s: plan.timeout.seconds(),
@@ -187,8 +201,10 @@ impl<'a> From<&'a PlanRecord> for Plan<'a> {
             shell: plan.shell,
             env: &plan.env,
             stdin_b64: plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            tty: plan.tty,
             target: plan.target.as_str(),
             profile: plan.profile.as_str(),
+            nonce: plan.nonce.to_string(),
             digest: record.digest.as_str(),
             state: record.status,
             revision: record.revision,
@@ -213,9 +229,9 @@ pub(crate) struct Decision<'a> {
     profile_sha256: Option<&'a str>,
     /// The bounds that were decided on: `timeout_s`, and the profile's limits that were lowered.
     limits: BTreeMap<&'static str, u64>,
-    /// SHA-256 of the decision's canonical form.
+    /// SHA-256 of the decision's own canonical form, as the log has it; the plan's is the plan's `digest`.
     #[schema(schema_with = words::digest)]
-    digest: &'a str,
+    decision_digest: &'a str,
     /// The approver's words for the agent.
     #[schema(required)]
     reason: Option<&'a str>,
@@ -310,7 +326,7 @@ impl<'a> Command<'a> {
             profile: known.decision.profile.as_str(),
             profile_sha256: known.decision.binding.as_ref().map(|bound| bound.profile_sha256.as_str()),
             limits: limits(known.decision.limits),
-            digest: known.digest.as_str(),
+            decision_digest: known.digest.as_str(),
             reason: known.reason.as_deref(),
             at: known.decision.ts.rfc3339(),
         });

@@ -16,4 +16,5 @@ mod fuzz;
 mod kernel;
 mod refusals;
 mod shells;
+mod spares;
 mod support;

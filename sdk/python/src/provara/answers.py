@@ -57,6 +57,8 @@ class PendingPlan(TypedDict):
     """A plan that waits for a person."""
 
     pending_id: str
+    kind: str
+    project: str
     command: str
     cwd: str
     timeout_s: int
@@ -68,11 +70,14 @@ class PendingPlan(TypedDict):
     shell: str
     env: dict[str, str]
     stdin_b64: str | None
+    tty: bool
     target: str
     profile: str
+    nonce: str
     digest: str
     state: State
     revision: int
+    erased_at: str | None
     judgement: Judgement
 
 
@@ -83,7 +88,7 @@ class Decision(TypedDict):
     approver: str
     method: str
     profile: str | None
-    digest: str
+    decision_digest: str
     reason: str | None
     at: str
 
