@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    Actor, Decision, Digest, EnvName, Event, EventBody, EventId, Name, Plan, PlanId, PlanKind, ProfileName, Shell,
-    Timestamp, Verdict,
+    Actor, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort, Name, Network, Plan,
+    PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -54,6 +54,16 @@ pub fn decision(decision: &Decision) -> Vec<u8> {
 /// Returns the digest of a decision's canonical form.
 pub fn decision_digest(it: &Decision) -> Digest {
     sha256(&decision(it))
+}
+
+/// Returns the canonical form of a profile: its name and all that it grants, and not who may ask for it.
+pub fn profile(profile: &Profile) -> Vec<u8> {
+    bytes_of(&profile_value(profile))
+}
+
+/// Returns the digest of a profile's canonical form, which a decision binds.
+pub fn profile_digest(it: &Profile) -> Digest {
+    sha256(&profile(it))
 }
 
 /// Returns the canonical form of an event: a leaf of the tree.
@@ -160,9 +170,16 @@ fn body(body: &EventBody) -> BodyForm<'_> {
         EventBody::PlanRejudged { verdict, rules, policy } => {
             json!({ "verdict": verdict, "rules": rules, "policy": policy })
         }
-        EventBody::PlanDecided { decision, decision_digest, policy } => json!({
-            "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,
-        }),
+        EventBody::PlanDecided { decision, decision_digest, policy, profile_change } => {
+            let mut fields = json!({
+                "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,
+            });
+            // Only where something was changed: an ordinary decision keeps the bytes that it always had.
+            if let (Some(change), Some(fields)) = (profile_change, fields.as_object_mut()) {
+                fields.insert("profile_change".into(), json!(change));
+            }
+            fields
+        }
         EventBody::PlanSuperseded { by } => json!({ "by": by }),
         EventBody::PlanErased { digest } => json!({ "digest": digest }),
         EventBody::PlanExtended { timeout_s } => json!({ "timeout_s": timeout_s }),
@@ -206,6 +223,37 @@ impl Serialize for Seconds {
     }
 }
 
+fn profile_value(profile: &Profile) -> Value {
+    let Grants { files, network, environment, limits, user } = profile.grants();
+    let paths: Map<String, Value> =
+        files.paths().map(|(path, access)| (path.as_str().to_owned(), access.as_str().into())).collect();
+    let homes: Vec<&str> = files.homes().map(HomePath::as_str).collect();
+    let network = match network {
+        Network::None => json!({ "kind": "none" }),
+        Network::Loopback => json!({ "kind": "loopback" }),
+        Network::Hosts(hosts) => {
+            json!({ "kind": "hosts", "hosts": hosts.iter().map(HostPort::as_str).collect::<Vec<_>>() })
+        }
+        Network::All => json!({ "kind": "all" }),
+        Network::Host => json!({ "kind": "host" }),
+    };
+    json!({
+        "v": 1,
+        "name": profile.name(),
+        "files": {
+            "everywhere": files.everywhere().as_str(),
+            "workspace": files.workspace().as_str(),
+            "tmp": files.tmp().as_str(),
+            "paths": paths,
+            "hidden_in_homes": homes,
+        },
+        "network": network,
+        "environment": environment,
+        "limits": limits,
+        "user": user.as_ref().map(UserName::as_str),
+    })
+}
+
 fn decision_value(decision: &Decision) -> Value {
     json!({
         "v": 1,
@@ -225,7 +273,8 @@ fn decision_value(decision: &Decision) -> Value {
 #[cfg(test)]
 mod tests {
     use provara_domain::{
-        CommandText, DecisionKind, DecisionMethod, Enforced, Limits, Nonce, Outcome, RunId, Timeout, WorkingDir,
+        Access, AskedBy, Binding, CommandText, DecisionKind, DecisionMethod, Enforced, Files, Limits, Nonce, Outcome,
+        ProfilePath, Resource, ResourceLimits, RunId, Timeout, Tmp, WorkingDir,
     };
 
     use super::*;
@@ -272,7 +321,7 @@ mod tests {
             binding: None,
             decision: DecisionKind::Approve,
             profile: ProfileName::workspace(),
-            limits: Limits { timeout_s: 300 },
+            limits: Limits { timeout_s: 300, resources: ResourceLimits::default() },
             approver: Name::parse("operator").unwrap(),
             method: DecisionMethod::Token,
             nonce: Nonce::new(2),
@@ -285,6 +334,66 @@ mod tests {
                 r#"{{"approver":"operator","binding":null,"decision":"approve","digest":"{digest}","limits":{{"timeout_s":300}},"method":"token","nonce":"00000000000000000000000000000002","plan":"20261124_002227_00000000000000aa","profile":"workspace","ts":1795479747.123,"v":1}}"#
             )
         );
+    }
+
+    #[test]
+    fn a_decision_that_lowers_limits_says_so_and_binds_the_profile() {
+        let limits = ResourceLimits::default().with(Resource::Memory, 1 << 30).unwrap();
+        let profile_sha256 = profile_digest(&Profile::read_only());
+        let runner = Name::local_target();
+        let binding = Binding {
+            runner,
+            cwd_dev_ino: None,
+            shell_sha256: None,
+            scripts: Vec::new(),
+            profile_sha256: profile_sha256.clone(),
+        };
+        let it = Decision {
+            plan: example().id,
+            digest: plan_digest(&example()),
+            binding: Some(binding),
+            decision: DecisionKind::Approve,
+            profile: Profile::read_only().name().clone(),
+            limits: Limits { timeout_s: 300, resources: limits },
+            approver: Name::parse("operator").unwrap(),
+            method: DecisionMethod::Token,
+            nonce: Nonce::new(2),
+            ts: Timestamp::from_millis(1_795_479_747_123),
+        };
+        let written = text(decision(&it));
+        let bound = format!(
+            r#""binding":{{"cwd_dev_ino":null,"profile_sha256":"{profile_sha256}","runner":"local","scripts":[],"shell_sha256":null}}"#
+        );
+        assert!(written.contains(&bound), "{written}");
+        assert!(written.contains(r#""limits":{"resources":{"memory":1073741824},"timeout_s":300}"#), "{written}");
+    }
+
+    #[test]
+    fn a_profiles_bytes_are_fixed_and_do_not_say_who_may_ask() {
+        let files = Files::new(
+            Access::Hidden,
+            Access::Write,
+            Tmp::Private,
+            [(ProfilePath::parse("/usr").unwrap(), Access::Read)],
+            [HomePath::parse("~/.ssh").unwrap()],
+        );
+        let grants = Grants {
+            files,
+            network: Network::Hosts([HostPort::parse("example.org:443").unwrap()].into()),
+            environment: [EnvName::parse("LANG".into()).unwrap()].into(),
+            limits: ResourceLimits::default().with(Resource::Cpu, 60).unwrap(),
+            user: Some(UserName::parse("build").unwrap()),
+        };
+        let named = |asked_by| Profile::new(ProfileName::new(Name::parse("docs").unwrap()), grants.clone(), asked_by);
+        assert_eq!(
+            text(profile(&named(AskedBy::Agents))),
+            r#"{"environment":["LANG"],"files":{"everywhere":"hidden","hidden_in_homes":["~/.ssh"],"paths":{"/usr":"read"},"tmp":"private","workspace":"write"},"limits":{"cpu_s":60},"name":"docs","network":{"hosts":["example.org:443"],"kind":"hosts"},"user":"build","v":1}"#
+        );
+        assert_eq!(profile_digest(&named(AskedBy::Agents)), profile_digest(&named(AskedBy::PeopleOnly)));
+        let all = Profile::builtin().map(|profile| profile_digest(&profile));
+        for (n, digest) in all.iter().enumerate() {
+            assert!(all.iter().skip(n + 1).all(|other| other != digest));
+        }
     }
 
     #[test]

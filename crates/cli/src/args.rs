@@ -121,7 +121,7 @@ pub(crate) enum Command {
     Show { id: String },
     /// Approve a plan, having seen it
     #[command(
-        after_help = "Shows the plan, asks, and approves exactly what was shown; then waits for its end.\n\nExample:\n  provara approve 20260101_120000_0123456789abcdef --reason 'read-only'"
+        after_help = "Shows the plan, asks, and approves exactly what was shown; then waits for its end.\n\nExample:\n  provara approve 20260101_120000_0123456789abcdef --profile read-only\n  provara approve 20260101_120000_0123456789abcdef --profile network --reason 'fetches the sources'"
     )]
     Approve {
         id: String,
@@ -131,9 +131,15 @@ pub(crate) enum Command {
         /// Kept with the decision
         #[arg(long)]
         reason: Option<String>,
-        /// Another confinement than the plan asks for
+        /// Another confinement than the plan would run with; one that allows more needs --reason
         #[arg(long)]
         profile: Option<String>,
+        /// Fewer seconds than the plan asks for
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+        /// A limit below the profile's, `memory=536870912`; may be given more than once
+        #[arg(long = "limit", value_name = "NAME=NUMBER")]
+        limits: Vec<String>,
         /// Do not wait for the command's end
         #[arg(long)]
         no_wait: bool,
@@ -180,6 +186,9 @@ pub(crate) enum Command {
     /// Ask and test policy
     #[command(subcommand, after_help = "Example:\n  provara policy check 'rm -r build'")]
     Policy(Policy),
+    /// Look at profiles: what commands can be allowed to do
+    #[command(subcommand, after_help = "Example:\n  provara profile list")]
+    Profile(Profile),
     /// Manage tokens
     #[command(subcommand, after_help = "Example:\n  provara token create ci --role agent")]
     Token(Token),
@@ -385,6 +394,19 @@ pub(crate) enum Policy {
     /// Show the rules in force
     #[command(after_help = "Example:\n  provara policy show")]
     Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Profile {
+    /// List the profiles that the server has loaded, with what each allows
+    #[command(after_help = "Example:\n  provara profile list")]
+    List,
+    /// Show one profile: its words, its digest, and its canonical form
+    #[command(after_help = "Example:\n  provara profile show workspace")]
+    Show { name: String },
+    /// Check a file of profiles as a start would; works without a server
+    #[command(after_help = "Example:\n  provara profile check profiles.toml")]
+    Check { file: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]

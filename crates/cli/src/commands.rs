@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use provara_domain::Resource;
 use serde_json::{Value, json};
 
 use crate::args::Proposal;
@@ -38,6 +39,9 @@ pub(crate) struct Yes {
     pub(crate) certain: bool,
     pub(crate) reason: Option<String>,
     pub(crate) profile: Option<String>,
+    pub(crate) timeout: Option<u32>,
+    /// `NAME=NUMBER` each.
+    pub(crate) limits: Vec<String>,
     /// Not waiting for the command's end.
     pub(crate) no_wait: bool,
 }
@@ -100,17 +104,26 @@ impl Session {
             let of = |field: &str| Cell::of(text(judgement, field));
             let command = Cell::first_line(text(plan, "command"));
             let times = some_denied.then(|| Cell::of(&denied(plan).map(|n| format!("{n}x")).unwrap_or_default()));
-            let known = [own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity")];
+            let known =
+                [own("pending_id"), Cell::of(&since), own("agent"), of("verdict"), of("severity"), own("profile")];
             known.into_iter().chain(times).chain([command]).collect()
         };
         let rows: Vec<Vec<Cell>> = plans.iter().map(row).collect();
         let columns: &[&str] = match some_denied {
-            true => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "DENIED", "COMMAND"],
-            false => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"],
+            true => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "PROFILE", "DENIED", "COMMAND"],
+            false => &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "PROFILE", "COMMAND"],
         };
-        self.answer(&answer, |out, paint| match rows.is_empty() {
-            true => writeln!(out, "nothing waits"),
-            false => table::write(out, paint, columns, &rows),
+        let profiles = if rows.is_empty() { Value::Null } else { self.profiles_at_hand()? };
+        self.answer(&answer, |out, paint| {
+            if rows.is_empty() {
+                return writeln!(out, "nothing waits");
+            }
+            table::write(out, paint, columns, &rows)?;
+            let asked = |profile: &&Value| plans.iter().any(|plan| text(plan, "profile") == text(profile, "name"));
+            for profile in profiles.as_array().into_iter().flatten().filter(asked) {
+                writeln!(out, "{}: {}", visible_line(text(profile, "name")), visible_line(text(profile, "words")))?;
+            }
+            Ok(())
         })?;
         if !rows.is_empty() {
             self.suggest("see all of one with `provara show ID`; then `provara approve ID` or `provara deny ID`");
@@ -140,6 +153,14 @@ impl Session {
         })
     }
 
+    /// What profiles allow, where whoever calls may know it and reads words.
+    fn profiles_at_hand(&self) -> Result<Value, Failure> {
+        match self.known_operator()? {
+            Some(token) if !self.json => Ok(Client::new(&self.settings, Some(token))?.get("/profiles")?),
+            _ => Ok(Value::Null),
+        }
+    }
+
     pub(crate) fn show(&self, id: &str) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.get(&plan_path(id))?;
         self.answer(&answer, |out, paint| page(out, paint, &io::stdout()).plan(&answer))?;
@@ -152,8 +173,12 @@ impl Session {
 
     /// Shows the plan, asks, and approves exactly the digest that was shown.
     pub(crate) fn approve(&self, id: &str, yes: Yes) -> Result<ExitCode, Failure> {
+        yes.limits.iter().try_for_each(|limit| lowered(limit).map(drop))?;
         let client = self.operator()?;
-        let plan = client.get(&plan_path(id))?;
+        let mut plan = client.get(&plan_path(id))?;
+        if let Some(name) = &yes.profile {
+            chosen(&client, &mut plan, name)?;
+        }
         if !yes.certain {
             let mut err = io::stderr().lock();
             page(&mut err, Paint::of(&io::stderr()), &io::stderr()).plan(&plan)?;
@@ -164,6 +189,12 @@ impl Session {
         let mut body = json!({"digest": plan.get("digest")});
         put(&mut body, "reason", yes.reason);
         put(&mut body, "profile", yes.profile);
+        put(&mut body, "profile_sha256", plan.pointer("/confinement/sha256").cloned());
+        put(&mut body, "timeout_s", yes.timeout);
+        for limit in &yes.limits {
+            let (name, most) = lowered(limit)?;
+            put(&mut body, name, Some(most));
+        }
         let path = format!("/approve/{}", encoded(id));
         if yes.no_wait {
             let answer = client.post_with(&path, &body, &[("prefer", "respond-async")])?;
@@ -400,6 +431,32 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// Puts the words of the profile that was chosen where those of the plan's own stand: what is shown is what is approved. One
+/// that is not there the server refuses by itself.
+fn chosen(client: &Client, plan: &mut Value, name: &str) -> Result<(), Failure> {
+    let all = client.get("/profiles")?;
+    let found = all.as_array().into_iter().flatten().find(|profile| text(profile, "name") == name);
+    let rules = plan.pointer("/confinement/rules").cloned().unwrap_or_else(|| json!([]));
+    let words = found.map(|profile| {
+        json!({ "profile": name, "words": profile.get("words"), "sha256": profile.get("sha256"), "rules": rules })
+    });
+    if let Some(fields) = plan.as_object_mut() {
+        fields.remove("confinement");
+    }
+    put(plan, "confinement", words);
+    Ok(())
+}
+
+/// The name and the number of a limit that is lowered.
+fn lowered(limit: &str) -> Result<(&'static str, u64), Failure> {
+    let parsed =
+        limit.split_once('=').and_then(|(name, most)| Some((Resource::parse(name)?.as_str(), most.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        let all = Resource::ALL.map(Resource::as_str).join(", ");
+        Failure::Usage(format!("--limit takes NAME=NUMBER; the names are {all}"))
+    })
 }
 
 fn confirmed() -> Result<bool, Failure> {

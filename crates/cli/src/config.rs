@@ -11,6 +11,9 @@ use std::time::Duration;
 /// What every variable's name begins with.
 pub(crate) const PREFIX: &str = "AGENT_HUB_";
 
+/// The largest configuration file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
 /// Every setting there is, with its default (empty: none) and its meaning. A name that is not here is an error.
 /// `docs/configuration.md` holds this table; a test compares them.
 pub(crate) const KEYS: &[(&str, &str, &str)] = &[
@@ -371,10 +374,10 @@ fn nearest(key: &str) -> &'static str {
 }
 
 /// The file's text, if it exists. Whoever can write it can set the operator's token, so it has to be ours or root's.
-fn read_trusted(path: &Path) -> Result<Option<String>, ConfigError> {
+pub(crate) fn read_trusted(path: &Path) -> Result<Option<String>, ConfigError> {
     use std::io::Read as _;
     let failed = |cause| ConfigError::Read { path: path.to_owned(), cause };
-    let mut file = match std::fs::File::open(path) {
+    let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(failed(cause)),
@@ -388,7 +391,11 @@ fn read_trusted(path: &Path) -> Result<Option<String>, ConfigError> {
         return Err(ConfigError::Writable { path: path.to_owned() });
     }
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(failed)?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > MAX_FILE) {
+        let why = format!("it has more than {MAX_FILE} bytes");
+        return Err(ConfigError::Syntax { path: path.to_owned(), why });
+    }
     Ok(Some(text))
 }
 

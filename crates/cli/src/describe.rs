@@ -40,7 +40,9 @@ impl Page<'_> {
         let asked = plan.get("ts").and_then(Value::as_f64).map(|ts| age(self.now - ts));
         self.field("asked", &format!("{} ({} ago)", text(plan, "queued_at"), asked.unwrap_or_default()))?;
         self.field("expires", text(plan, "expires_at"))?;
-        for field in ["target", "profile", "shell", "cwd"] {
+        self.field("target", text(plan, "target"))?;
+        self.confinement(plan)?;
+        for field in ["shell", "cwd"] {
             self.field(field, text(plan, field))?;
         }
         let limit = plan.get("timeout_s").map(|seconds| format!("{seconds} s")).unwrap_or_default();
@@ -98,11 +100,36 @@ impl Page<'_> {
         Ok(())
     }
 
+    /// Tells a profile's name, who may ask for it, and what it lets a command do.
+    pub(crate) fn profile(&mut self, profile: &Value) -> io::Result<()> {
+        let agents = profile.get("agents_may_ask").and_then(Value::as_bool) == Some(true);
+        let asked = if agents { "agents may ask for it" } else { "only people choose it" };
+        writeln!(self.out, "{} ({asked})", visible_line(text(profile, "name")))?;
+        self.quote_as("  - ", &visible_line(text(profile, "words")))
+    }
+
     fn field(&mut self, label: &str, value: &str) -> io::Result<()> {
         if value.is_empty() {
             return Ok(());
         }
         writeln!(self.out, "{label:9} {}", visible_line(value))
+    }
+
+    /// What the agent asks for, and what the command can do then. Our words, but paths in them are the operator's.
+    fn confinement(&mut self, plan: &Value) -> io::Result<()> {
+        self.field("profile", text(plan, "profile"))?;
+        let Some(known) = plan.get("confinement").filter(|known| known.is_object()) else {
+            return Ok(());
+        };
+        if text(known, "profile") != text(plan, "profile") {
+            self.field("runs with", text(known, "profile"))?;
+        }
+        let rules: Vec<&str> =
+            known.get("rules").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        if !rules.is_empty() {
+            self.field("because", &format!("of the rules {}", rules.join(", ")))?;
+        }
+        self.quote_as("  - ", &visible_line(text(known, "words")))
     }
 
     fn environment(&mut self, env: Option<&Value>) -> io::Result<()> {

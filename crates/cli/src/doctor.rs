@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::unistd::Uid;
 use provara_audit::export::Line;
+use provara_runner::Mounts;
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -18,6 +19,7 @@ use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::paint::Tone;
 use crate::prepare::{self, Listening};
+use crate::profiles;
 
 /// Less free space than this fails; ten times as much is worth a warning.
 const LITTLE_SPACE: u64 = 100 << 20;
@@ -75,6 +77,7 @@ pub(crate) fn doctor(session: &Session) -> Result<ExitCode, Failure> {
     folders(&mut found, settings)?;
     secrets(&mut found, settings);
     exposure(&mut found, settings);
+    profiles_of(&mut found, settings)?;
     certificate(&mut found, settings);
     space(&mut found, settings);
     log(&mut found, settings);
@@ -208,6 +211,19 @@ fn exposure(found: &mut Findings, settings: &Settings) {
         let text = "checkpoints are kept beside the log only; who cuts the log can cut them too";
         found.warn("checkpoints", text, "send them away: set AGENT_HUB_CHECKPOINT_SINKS");
     }
+}
+
+fn profiles_of(found: &mut Findings, settings: &Settings) -> io::Result<()> {
+    match profiles::loaded(settings, &std::env::current_exe()?, Mounts::Available) {
+        Ok(loaded) => {
+            let names: Vec<&str> = loaded.iter().map(|profile| profile.name().as_str()).collect();
+            found.ok("profiles", names.join(", "));
+        }
+        Err(failure) => {
+            found.fail("profiles", failure.to_string(), "mend profiles.toml; try it with `provara profile check`")
+        }
+    }
+    Ok(())
 }
 
 fn certificate(found: &mut Findings, settings: &Settings) {

@@ -24,6 +24,7 @@ mod mirror;
 mod otel;
 mod paint;
 mod prepare;
+mod profiles;
 mod progress;
 mod restore;
 mod retention;
@@ -117,8 +118,8 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logs { id, follow } => session.logs(&id, follow),
         Command::History { limit, state } => session.history(limit, state.as_deref()),
         Command::Show { id } => session.show(&id),
-        Command::Approve { id, yes, reason, profile, no_wait } => {
-            session.approve(&id, Yes { certain: yes, reason, profile, no_wait })
+        Command::Approve { id, yes, reason, profile, timeout, limits, no_wait } => {
+            session.approve(&id, Yes { certain: yes, reason, profile, timeout, limits, no_wait })
         }
         Command::Deny { id, reason } => session.deny(&id, reason),
         Command::Edit { id, cwd, timeout, note, command } => session.edit(&id, Change { cwd, timeout, note, command }),
@@ -127,6 +128,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cancel { id } => session.cancel(&id),
         Command::Audit(what) => session.audit(what),
         Command::Policy(what) => session.policy(&what),
+        Command::Profile(what) => session.profile(&what),
         Command::Token(what) => session.token(what),
         Command::Workspace(what) => session.workspace(what),
         Command::Backup { dir, with_keys, .. } => {

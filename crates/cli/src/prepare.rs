@@ -3,8 +3,10 @@
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+pub(crate) use provara_runner::resolved;
+
 use crate::config::{Secret, Settings};
-use crate::{secrets, tell};
+use crate::{profiles, secrets, tell};
 
 /// Why a server must not start like this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +47,7 @@ pub(crate) fn own_files(settings: &Settings, binary: &Path) -> Vec<(&'static str
         ("policy", root("policies")),
         ("configuration", root(".env")),
         ("configuration", root("provara.toml")),
+        ("configuration", root(profiles::FILE)),
     ];
     own.extend(settings.files.iter().map(|path| ("configuration", path.clone())));
     own.extend(settings.tls_key.iter().map(|path| ("the certificate's key", path.clone())));
@@ -153,17 +156,6 @@ fn log_seed(path: &Path) -> io::Result<[u8; 32]> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the log's key is not 32 bytes"))
-}
-
-/// The path as the kernel sees it: links followed as far as it exists.
-pub(crate) fn resolved(path: &Path) -> PathBuf {
-    path.ancestors()
-        .find_map(|there| {
-            let (there, rest) = (there.canonicalize().ok()?, path.strip_prefix(there).ok()?);
-            // Joining nothing would leave a slash at the end, and what compares paths as text would miss it.
-            Some(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
-        })
-        .unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
+use provara_domain::{Actor, Name, Profiles, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
-use provara_runner::{HelperProgram, Runner, RunnerConfig};
+use provara_runner::{HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -25,7 +25,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{client, clock, mirror, retention, rules, secrets, service, tell};
+use crate::{client, clock, mirror, profiles, retention, rules, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ impl Platform for Host {
 struct Given {
     binary: PathBuf,
     policy: Policy,
+    profiles: Profiles,
     tls: Option<Arc<rustls::ServerConfig>>,
     sinks: mirror::Sinks,
 }
@@ -70,22 +71,29 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     prepare::check_listening(settings, listening).map_err(refused)?;
     let trust = client::trust(settings).map_err(|error| Failure::Usage(error.to_string()))?;
     let sinks = mirror::Sinks { addresses: settings.checkpoint_sinks.clone(), trust };
-    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)?, sinks })
+    let policy = policy(settings)?;
+    let profiles = profiles::loaded(settings, &binary, Mounts::Available)?;
+    if let Some((rule, name)) = policy.named_profiles().find(|(_, name)| profiles.get(name).is_none()) {
+        let file = profiles::FILE;
+        return Err(Failure::Usage(format!("rule `{rule}` names the profile `{name}`, which is not in `{file}`")));
+    }
+    Ok(Given { binary, policy, profiles, tls: tls(settings)?, sinks })
 }
 
 /// Checks what a start would need, and starts nothing.
 pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
     let inherited = service::inherited()?;
     let settings = &service::settled(&session.settings, inherited.as_ref())?;
-    let policy = given(settings, listening)?.policy;
+    let Given { policy, profiles, .. } = given(settings, listening)?;
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
-    let answer = json!({ "ok": true, "rules": rules, "policy": digest, "files": files });
+    let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name().as_str()).collect();
+    let answer = json!({ "ok": true, "rules": rules, "policy": digest, "files": files, "profiles": profiles });
     session.answer(&answer, |out, _| {
         for file in &files {
             writeln!(out, "settings  {}", visible_line(file))?;
         }
-        writeln!(out, "policy    {rules} rules, {digest}\nOK")
+        writeln!(out, "policy    {rules} rules, {digest}\nprofiles  {}\nOK", profiles.join(", "))
     })
 }
 
@@ -109,7 +117,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let listener = listen(settings, inherited).await?;
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
-    let gateway = gateway(settings, given.binary, given.policy).await?;
+    let gateway = gateway(settings, given.binary, given.policy, given.profiles).await?;
     let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), given.sinks));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
@@ -188,7 +196,7 @@ async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -
 }
 
 /// The gateway at work, over a store of this folder alone.
-async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result<Gateway, Failure> {
+async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy, profiles: Profiles) -> Result<Gateway, Failure> {
     secrets::private_dir(&settings.runtime)?;
     let workspace = make_workspace(settings)?;
     let store = Store::open(StoreConfig { runtime: settings.runtime.clone(), output_keep: settings.output_keep })
@@ -200,6 +208,8 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
     let runner = start_runner(settings, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
         tracing::warn!(problem, cure = prepare::cure(problem), "commands cannot be confined here and will not be run");
+        // Some hosts may come to run commands without mounts of their own. What needs them must not wait for that day.
+        profiles::loaded(settings, &binary, Mounts::Missing)?;
     }
     Gateway::start(Parts {
         store,
@@ -216,6 +226,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
             workspace,
             own_paths: own.iter().filter_map(|(_, path)| path.to_str().map(str::to_owned)).collect(),
             single_token: settings.single_token,
+            profiles,
             max_runs: MAX_RUNS,
             version: VERSION,
         },
@@ -309,6 +320,7 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
     protected.extend(settings.tls_key.clone());
     protected.push(settings.root.join(".env"));
     protected.push(settings.root.join("provara.toml"));
+    protected.push(settings.root.join(profiles::FILE));
     protected.push(settings.root.join("policies"));
     Runner::start(RunnerConfig {
         runtime: settings.runtime.clone(),

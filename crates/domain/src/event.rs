@@ -6,6 +6,7 @@ use crate::ids::{EventId, PlanId, RunId, TokenId};
 use crate::judgement::Verdict;
 use crate::plan::Decision;
 use crate::principal::{Name, Principal, Role, Roles};
+use crate::profile::ProfileChange;
 use crate::run::{Enforced, Outcome};
 use crate::text::Digest;
 use crate::time::Timestamp;
@@ -70,11 +71,13 @@ pub enum EventBody {
     /// Somebody decided.
     PlanDecided {
         /// The decision, whole.
-        decision: Decision,
+        decision: Box<Decision>,
         /// The digest of its canonical form.
         decision_digest: Digest,
         /// The digest of the policy that judged at the decision.
         policy: Digest,
+        /// What the decision made of the confinement that was shown; absent where it took that.
+        profile_change: Option<ProfileChange>,
     },
     /// Nobody answered, or nobody claimed, in time.
     PlanExpired,

@@ -8,6 +8,7 @@ mod ids;
 mod judgement;
 mod plan;
 mod principal;
+mod profile;
 mod run;
 mod status;
 mod text;
@@ -20,6 +21,11 @@ pub use plan::{
     Binding, BoundScript, Decision, DecisionKind, DecisionMethod, Limits, Nonce, Plan, PlanKind, ProfileName, Shell,
 };
 pub use principal::{Name, NameError, Principal, Role, Roles};
+pub use profile::{
+    Access, AskedBy, CREDENTIALS, Files, Grants, HomePath, HostPort, HostPortError, Network, Profile, ProfileChange,
+    ProfilePath, ProfilePathError, Profiles, ProfilesError, Resource, ResourceLimitError, ResourceLimits, Tmp,
+    UserName, UserNameError,
+};
 pub use run::{Claim, Enforced, Limit, Mechanism, Outcome, Ran, SpawnFailure, Stream};
 pub use status::Status;
 pub use text::{

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::PlanId;
 use crate::principal::Name;
+use crate::profile::ResourceLimits;
 use crate::text::{CommandText, Digest, EnvName, Timeout, WorkingDir};
 use crate::time::Timestamp;
 
@@ -164,10 +165,10 @@ pub struct BoundScript {
 pub struct Binding {
     /// The runner that measured.
     pub runner: Name,
-    /// The working directory, `device:inode`.
-    pub cwd_dev_ino: String,
-    /// The digest of the shell's program.
-    pub shell_sha256: Digest,
+    /// The working directory, `device:inode`; absent where it was not measured.
+    pub cwd_dev_ino: Option<String>,
+    /// The digest of the shell's program; absent where it was not measured.
+    pub shell_sha256: Option<Digest>,
     /// The scripts that the command names.
     pub scripts: Vec<BoundScript>,
     /// The digest of the profile.
@@ -197,6 +198,9 @@ pub enum DecisionMethod {
 pub struct Limits {
     /// How long it may run, in seconds.
     pub timeout_s: u32,
+    /// Where whoever decided allowed less than the profile does. Absent from the canonical form where they did not.
+    #[serde(default, skip_serializing_if = "ResourceLimits::is_empty")]
+    pub resources: ResourceLimits,
 }
 
 /// What the votes on a plan amount to; exactly one a plan. What executes is the plan with the decision's profile.

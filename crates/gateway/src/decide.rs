@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provara_audit::canonical;
 use provara_domain::{
     Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Name, Nonce, Note, PlanId,
-    Principal, ProfileName, Role, RunId, Status, Timeout, Verdict,
+    Principal, ProfileChange, ProfileName, ResourceLimits, Role, RunId, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
@@ -21,8 +21,14 @@ pub struct Approval {
     pub digest: Option<Digest>,
     /// Why.
     pub reason: Option<String>,
-    /// Another confinement than the plan asks for.
+    /// Another confinement than the plan would run with. A looser one needs a reason.
     pub profile: Option<ProfileName>,
+    /// The digest of the profile that they saw; refused if what is approved has another.
+    pub profile_sha256: Option<Digest>,
+    /// A shorter time-out than the plan's.
+    pub timeout: Option<Timeout>,
+    /// Lower limits than the profile's.
+    pub limits: ResourceLimits,
     /// Makes a repeated request answer as the first did.
     pub idempotency: Option<Idempotent>,
 }
@@ -80,8 +86,42 @@ pub enum DecideError {
     #[error("the idempotency key was used before with another body")]
     IdempotencyMismatch,
     /// No such profile here.
-    #[error("the profile `{0}` cannot be chosen here")]
+    #[error(
+        "the profile `{0}` is not loaded here, or goes beyond what one token for all may choose; see `provara profile list`"
+    )]
     Profile(ProfileName),
+    /// The approver saw another profile.
+    #[error("the profile `{profile}` is not what was looked at; look at its words again")]
+    ProfileMismatch {
+        /// The profile.
+        profile: ProfileName,
+        /// Its digest.
+        found: Digest,
+    },
+    /// Rules do not let the plan run with that profile.
+    #[error(
+        "the rules {rules} do not let this plan run with the profile `{profile}`; choose one within what they force"
+    )]
+    ProfileRuled {
+        /// The profile.
+        profile: ProfileName,
+        /// The rules, listed.
+        rules: String,
+    },
+    /// A looser profile, and nobody said why.
+    #[error("the profile `{to}` allows more than `{from}`, or cannot be compared with it; say why in `reason`")]
+    NoReason {
+        /// What was shown.
+        from: ProfileName,
+        /// What was chosen.
+        to: ProfileName,
+    },
+    /// A limit above what the plan or the profile has.
+    #[error("`{what}` is higher than what the plan would run with; a decision only lowers limits")]
+    HigherLimit {
+        /// Its name.
+        what: &'static str,
+    },
     /// The edit is not a plan.
     #[error(transparent)]
     Edit(ProposeError),
@@ -135,19 +175,21 @@ impl Gateway {
         {
             return Err(DecideError::DigestMismatch { found: shown.digest });
         }
-        let profile = approval.profile.unwrap_or_else(|| shown.plan.profile.clone());
-        if !inner.knows_profile(&profile) {
-            return Err(DecideError::Profile(profile));
-        }
         let judgement = inner.judge_again(who, &shown).await?;
-        let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
+        let settled = inner.settle(&shown.plan, &inner.policy.demands(&judgement), &approval)?;
+        let timeout_s = approval.timeout.unwrap_or(shown.plan.timeout).seconds();
+        let decision = Decision {
+            binding: Some(settled.binding),
+            limits: Limits { timeout_s, resources: settled.resources },
+            ..inner.decision(who, &shown, DecisionKind::Approve, settled.profile)
+        };
         // In a task of its own: whoever asked may go away, and a claim that nobody takes would be a run that never was.
         let (inner, who) = (Arc::clone(inner), who.clone());
         let stored = tokio::spawn(async move {
             // A worker with room claims in the same commit; else the plan waits for it.
             let room = Room::take(&inner, &decision.plan);
             let target = room.is_some().then(Name::local_target);
-            let made = Made { decision, reason: approval.reason, judgement, idempotency: key };
+            let made = Made { decision, reason: approval.reason, change: settled.change, judgement, idempotency: key };
             let (record, claim) = inner.record_decision(&who, made, target).await?;
             match (room, claim) {
                 (Some(room), Some(claim)) => room.start(claim),
@@ -166,7 +208,7 @@ impl Gateway {
         let inner = &self.inner;
         let shown = inner.pending_plan(who, id).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Deny, shown.plan.profile.clone());
-        let made = Made { decision, reason, judgement: shown.judgement, idempotency: None };
+        let made = Made { decision, reason, change: None, judgement: shown.judgement, idempotency: None };
         let (record, _) = inner.record_decision(who, made, None).await?;
         Ok(record)
     }
@@ -286,7 +328,7 @@ impl Inner {
             binding: None,
             decision: kind,
             profile,
-            limits: Limits { timeout_s: shown.plan.timeout.seconds() },
+            limits: Limits { timeout_s: shown.plan.timeout.seconds(), resources: ResourceLimits::default() },
             approver: who.name.clone(),
             method: DecisionMethod::Token,
             nonce: Nonce::new(self.platform.entropy()),
@@ -301,14 +343,22 @@ impl Inner {
         made: Made,
         target: Option<Name>,
     ) -> Result<(PlanRecord, Option<Claim>), DecideError> {
-        let Made { decision, reason, judgement, idempotency } = made;
+        let Made { decision, reason, change, judgement, idempotency } = made;
         let id = decision.plan.clone();
         let approval_valid_until = decision.ts.plus(self.config.approval_valid);
         let denial_counts_for = self.config.cool_down.window;
         let cause = self.cause(who);
         let at = cause.at;
-        let new =
-            NewDecision { decision, reason, judgement, approval_valid_until, denial_counts_for, idempotency, cause };
+        let new = NewDecision {
+            decision,
+            reason,
+            judgement,
+            approval_valid_until,
+            denial_counts_for,
+            profile_change: change,
+            idempotency,
+            cause,
+        };
         reached(Place::DecisionMade);
         let stored = match target {
             Some(target) => {
@@ -333,6 +383,8 @@ impl Inner {
 struct Made {
     decision: Decision,
     reason: Option<String>,
+    /// What it makes of the confinement that was shown.
+    change: Option<ProfileChange>,
     judgement: Judgement,
     idempotency: Option<Idempotency>,
 }

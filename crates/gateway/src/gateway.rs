@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Shell, Status, Timestamp};
+use provara_domain::{Actor, EventBody, Name, PlanId, Principal, Profiles, Shell, Status, Timestamp};
 use provara_policy::Policy;
 use provara_runner::{HostReport, RunHandle, Runner};
 use provara_store::{Cause, CoolDown, Counts, Entropy, PlanRecord, Store, StoreError};
@@ -45,6 +45,8 @@ pub struct GatewayConfig {
     pub own_paths: Vec<String>,
     /// Whether one token proposes and decides. Then no profile looser than `workspace` may be chosen.
     pub single_token: bool,
+    /// The profiles that commands run with.
+    pub profiles: Profiles,
     /// How many commands run at once.
     pub max_runs: usize,
     /// The server's version, for the log.
@@ -274,15 +276,6 @@ impl Inner {
         let mut all = vec![self.config.workspace.clone()];
         all.extend(self.store.workspaces(&self.project));
         all
-    }
-
-    /// The profiles that may be chosen here.
-    pub(crate) fn knows_profile(&self, profile: &ProfileName) -> bool {
-        match profile.as_str() {
-            ProfileName::WORKSPACE => true,
-            ProfileName::HOST => !self.config.single_token,
-            _ => false,
-        }
     }
 
     /// Whether the plan's next step is one that the store keeps refusing.

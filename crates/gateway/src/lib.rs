@@ -4,6 +4,7 @@
 //! between two runs of the same history, time and randomness, comes in through [`Platform`].
 
 mod cancel;
+mod confinement;
 mod decide;
 mod erase;
 mod evidence;
@@ -18,6 +19,7 @@ mod wakeups;
 mod worker;
 
 pub use cancel::ControlError;
+pub use confinement::{Confinement, LoadedProfile};
 pub use decide::{Approval, DecideError, Edit};
 pub use erase::{EraseError, Erased};
 pub use evidence::EvidenceError;

@@ -102,8 +102,13 @@ pub enum ProposeError {
     #[error("no host is called `{0}`; this server knows `local`")]
     UnknownTarget(Name),
     /// No such profile, or not one that an agent may ask for.
-    #[error("an agent may not ask for the profile `{0}`; it may ask for `workspace`")]
-    Profile(Name),
+    #[error("an agent may not ask for the profile `{asked}`; it may ask for {askable}")]
+    Profile {
+        /// What it asked for.
+        asked: ProfileName,
+        /// What it may ask for, listed.
+        askable: String,
+    },
     /// Too many plans of this agent wait already.
     #[error("this agent has {cap} pending plans already; wait for decisions or cancel some")]
     PendingCap {
@@ -236,22 +241,13 @@ impl Inner {
             tty: false,
             timeout: proposal.timeout,
             target,
-            profile: Self::asked_profile(proposal.profile)?,
+            profile: self.asked_profile(proposal.profile)?,
             nonce: Nonce::new(self.platform.entropy()),
         })
     }
 
     pub(crate) fn plan_id(&self) -> PlanId {
         PlanId::new(self.platform.now(), self.id_entropy())
-    }
-
-    /// An agent may not ask for less confinement than the default; a person may choose it when they decide.
-    fn asked_profile(asked: Option<Name>) -> Result<ProfileName, ProposeError> {
-        match asked {
-            None => Ok(ProfileName::workspace()),
-            Some(name) if name.as_str() == ProfileName::WORKSPACE => Ok(ProfileName::new(name)),
-            Some(name) => Err(ProposeError::Profile(name)),
-        }
     }
 
     /// The directory that `asked` means. This is about names; the runner opens it and refuses a link that leads out.

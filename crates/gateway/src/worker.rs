@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use provara_domain::{Claim, Enforced, Name, Outcome, PlanId, Ran, RunId, SpawnFailure};
+use provara_domain::{Claim, Enforced, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Timestamp};
 use provara_faults::{Place, reached};
 use provara_runner::{Chunk, RunControl, Runner, control};
 use provara_store::{OutputWriter, StoreError, TransitionError};
 use tokio::sync::mpsc;
 
+use crate::confinement;
 use crate::gateway::{Inner, chain, lock};
 
 /// How often the clock is asked whether something expired. Nothing that anybody waits for depends on it.
@@ -159,6 +160,11 @@ async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
 /// Runs the claim and keeps its output. Returns nothing when the run's end cannot be known.
 async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) -> Option<Ran> {
     let started_at = inner.platform.now();
+    // The operator's file may have changed between the decision and now: other grants were not decided on.
+    let unfit = confinement::unfit(&inner.config.profiles, claim.profile(), claim.binding(), claim.limits());
+    if let Some(outcome) = unfit {
+        return Some(ended_unstarted(&claim, started_at, outcome));
+    }
     let Some(workspace) = inner.workspace_of(claim.plan().cwd.as_str()) else {
         return Some(never_started(&claim, started_at, "its working directory lies in no workspace any more"));
     };
@@ -189,10 +195,14 @@ fn keep_output(mut writer: OutputWriter, mut chunks: mpsc::Receiver<Chunk>) {
     }
 }
 
-fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran {
+fn never_started(claim: &Claim, at: Timestamp, why: &str) -> Ran {
+    ended_unstarted(claim, at, Outcome::SpawnFailed { failure: SpawnFailure::Refused, message: why.to_owned() })
+}
+
+fn ended_unstarted(claim: &Claim, at: Timestamp, outcome: Outcome) -> Ran {
     Ran {
         run: claim.run().clone(),
-        outcome: Outcome::SpawnFailed { failure: SpawnFailure::Refused, message: why.to_owned() },
+        outcome,
         enforced: Enforced { profile: claim.profile().as_str().to_owned(), mechanisms: Vec::new() },
         started_at: at,
         duration: Duration::ZERO,

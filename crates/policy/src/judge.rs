@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use provara_domain::{CommandText, Judgement, PolicyVersion, Reason, Severity, Shell, Span, Verdict};
+use provara_domain::{CommandText, Judgement, PolicyVersion, ProfileName, Reason, Severity, Shell, Span, Verdict};
 use serde::Serialize;
 
 use crate::matching::{Place, holds, may_be_allowed, resolve};
@@ -38,6 +38,17 @@ pub struct Policy {
     rules: Vec<Rule>,
     strict: Strictness,
     version: PolicyVersion,
+}
+
+/// What rules say of the profile that a command runs with. All of it holds: the strictest wins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Demands {
+    /// It runs with one that is within each of these.
+    pub forced: Vec<ProfileName>,
+    /// It runs with none of these.
+    pub forbidden: Vec<ProfileName>,
+    /// The rules that say so.
+    pub rules: Vec<String>,
 }
 
 /// A judgement with how it came about.
@@ -112,6 +123,26 @@ impl Policy {
             commands: pass.commands,
             judgement: Judgement::of(pass.reasons, self.version.clone()),
         }
+    }
+
+    /// Returns what the rules that speak in `judgement` say of the profile that its command runs with.
+    pub fn demands(&self, judgement: &Judgement) -> Demands {
+        let speaks = |rule: &&Rule| judgement.reasons.iter().any(|reason| reason.rule == rule.id);
+        let demanding = |rule: &&Rule| rule.force_profile.is_some() || !rule.forbid_profiles.is_empty();
+        let mut demands = Demands::default();
+        for rule in self.rules.iter().filter(demanding).filter(speaks) {
+            demands.rules.push(rule.id.clone());
+            demands.forced.extend(rule.force_profile.clone());
+            demands.forbidden.extend(rule.forbid_profiles.iter().cloned());
+        }
+        demands
+    }
+
+    /// Returns every profile that a rule names, with the rule's id: whoever knows the profiles MUST check that they exist.
+    pub fn named_profiles(&self) -> impl Iterator<Item = (&str, &ProfileName)> {
+        self.rules.iter().flat_map(|rule| {
+            rule.force_profile.iter().chain(&rule.forbid_profiles).map(|name| (rule.id.as_str(), name))
+        })
     }
 
     /// Asks the rule at `index` alone, so that checking the examples of many rules stays linear in them.

@@ -11,6 +11,6 @@ pub mod reader;
 mod rule;
 mod unwrap;
 
-pub use judge::{Explanation, Policy, ReadCommand, Request, Strictness, Tried};
+pub use judge::{Demands, Explanation, Policy, ReadCommand, Request, Strictness, Tried};
 pub use load::{PolicyErrors, RuleError, RuleFile};
 pub use rule::{Examples, Rule};

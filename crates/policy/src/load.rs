@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use provara_domain::{CommandText, Digest, PolicyVersion, Severity, Shell, Verdict};
+use provara_domain::{CommandText, Digest, PolicyVersion, ProfileName, Severity, Shell, Verdict};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -85,6 +85,9 @@ struct RawRule {
     #[serde(default)]
     shells: Vec<Shell>,
     reason: String,
+    force_profile: Option<ProfileName>,
+    #[serde(default)]
+    forbid_profiles: Vec<ProfileName>,
     #[serde(rename = "match")]
     matcher: RawMatch,
     examples: Examples,
@@ -122,6 +125,8 @@ const MAX_REGEXES: usize = 2_000;
 const MAX_RULES: usize = 1_000;
 /// Of one rule. Each is judged when the rule is loaded.
 const MAX_EXAMPLES: usize = 64;
+/// Profiles that one rule forbids.
+const MAX_FORBIDDEN: usize = 64;
 /// Of an example, and of a reason, in characters.
 const MAX_TEXT: usize = 500;
 /// Of a message that quotes the file.
@@ -278,6 +283,8 @@ fn compile(raw: RawRule) -> Result<Rule, Vec<Fault>> {
         verdict: raw.verdict,
         shells,
         reason: raw.reason,
+        force_profile: raw.force_profile,
+        forbid_profiles: raw.forbid_profiles,
         examples: raw.examples,
         matcher,
     })
@@ -304,6 +311,12 @@ fn check_words(raw: &RawRule, faults: &mut Vec<Fault>) {
     let Examples { matching, not_matching } = &raw.examples;
     if matching.is_empty() || not_matching.is_empty() {
         faults.push(("it lacks examples".to_owned(), "give at least one `match` and one `no_match`"));
+    }
+    if raw.forbid_profiles.len() > MAX_FORBIDDEN
+        || raw.force_profile.as_ref().is_some_and(|name| raw.forbid_profiles.contains(name))
+    {
+        let what = format!("it forbids the profile that it forces, or more than {MAX_FORBIDDEN}");
+        faults.push((what, "force one profile, or forbid others"));
     }
     if matching.len() + not_matching.len() > MAX_EXAMPLES {
         faults.push((format!("it has more than {MAX_EXAMPLES} examples"), "keep those that differ"));

@@ -1,6 +1,6 @@
 //! Rules as people write them and as the judge uses them.
 
-use provara_domain::{Severity, Shell, Verdict};
+use provara_domain::{ProfileName, Severity, Shell, Verdict};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,12 @@ pub struct Rule {
     pub shells: Vec<Shell>,
     /// For the approver, in plain words.
     pub reason: String,
+    /// The profile that a command it matches runs with, or a tighter one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force_profile: Option<ProfileName>,
+    /// Profiles that a command it matches does not run with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forbid_profiles: Vec<ProfileName>,
     /// Texts that must and must not match; checked whenever the rule is loaded.
     pub examples: Examples,
     #[serde(skip)]

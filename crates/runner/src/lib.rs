@@ -10,12 +10,14 @@ mod advice;
 mod child;
 mod confine;
 mod helper;
+mod profile;
 mod protocol;
 mod runner;
 mod spares;
 mod sys;
 
 pub use helper::helper_main;
+pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
 pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,

@@ -16,6 +16,7 @@ mod people;
 mod plans;
 mod problem;
 mod process;
+mod profiles;
 mod query;
 mod rate;
 mod requests;

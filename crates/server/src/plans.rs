@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use provara_domain::{CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Shell, Status, Timeout};
+use provara_domain::{
+    CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Resource, ResourceLimits, Shell, Status, Timeout,
+};
 use provara_gateway::{
     Approval, CommandFilter, Edit, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
 };
@@ -293,7 +295,8 @@ fn answered(record: &PlanRecord) -> Response {
     responses((status = 200, description = "It ran", body = wire::Ran),
         (status = 202, description = "It is approved and will run", body = wire::Command),
         (status = 404, description = "No such plan", body = ProblemBody),
-        (status = 409, description = "Already decided, another digest, a stricter judgement, or not run after all",
+        (status = 409, description = "Already decided, another digest, a stricter judgement, a profile that rules do not let it \
+            run with or that is another by now, or not run after all",
             body = ProblemBody)))]
 pub(crate) async fn approve(
     State(app): State<App>,
@@ -330,7 +333,20 @@ pub(crate) fn approval(fields: &mut Fields) -> Approval {
     let digest = fields.checked("digest", digest, |text| Digest::parse(&text));
     let reason = fields.text("reason", 0, MAX_REASON);
     let profile = name(fields, "profile").map(ProfileName::new);
-    Approval { digest, reason, profile, idempotency: None }
+    let timeout = timeout(fields);
+    let limits = limits(fields);
+    let seen = fields.text("profile_sha256", 1, 80);
+    let profile_sha256 = fields.checked("profile_sha256", seen, |text| Digest::parse(&text));
+    Approval { digest, reason, profile, profile_sha256, timeout, limits, idempotency: None }
+}
+
+fn limits(fields: &mut Fields) -> ResourceLimits {
+    let within = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    Resource::ALL.into_iter().fold(ResourceLimits::default(), |limits, resource| {
+        let asked = fields.integer(resource.as_str(), within(resource.least()), within(ResourceLimits::MOST));
+        let most = asked.and_then(|number| u64::try_from(number).ok());
+        most.and_then(|most| limits.with(resource, most).ok()).unwrap_or(limits)
+    })
 }
 
 fn asks_not_to_wait(headers: &HeaderMap) -> bool {

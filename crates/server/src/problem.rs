@@ -197,7 +197,7 @@ impl From<ProposeError> for Problem {
             ProposeError::WorkingDir(cause) => field("cwd", "value_error", &cause.to_string()),
             ProposeError::OutsideWorkspaces { .. } => field("cwd", "value_error", &error.to_string()),
             ProposeError::UnknownTarget(_) => field("target", "value_error", &error.to_string()),
-            ProposeError::Profile(_) => field("profile", "value_error", &error.to_string()),
+            ProposeError::Profile { .. } => field("profile", "value_error", &error.to_string()),
             ProposeError::PendingCap { .. } => {
                 Self::caller(StatusCode::TOO_MANY_REQUESTS, "pending_cap", error).retry_after(60)
             }
@@ -241,6 +241,12 @@ impl From<DecideError> for Problem {
                 Self::caller(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", text)
             }
             DecideError::Profile(_) => field("profile", "value_error", &text),
+            DecideError::ProfileMismatch { found, .. } => {
+                Self::caller(StatusCode::CONFLICT, "profile_mismatch", text).with("profile_sha256", found.as_str())
+            }
+            DecideError::ProfileRuled { .. } => Self::caller(StatusCode::CONFLICT, "profile_ruled", text),
+            DecideError::NoReason { .. } => field("reason", "value_error", &text),
+            DecideError::HigherLimit { what } => field(what, "value_error", &text),
             DecideError::Edit(error) => error.into(),
             error @ DecideError::Store { .. } => Self::ours(&error),
         }

@@ -56,9 +56,33 @@ pub(crate) struct ApproveRequest {
     /// For the record and the agent.
     #[schema(max_length = 1000)]
     reason: Option<String>,
-    /// Another confinement than the agent asked for.
+    /// Another confinement than the plan would run with. One that allows more, or cannot be compared, needs a `reason`.
     #[schema(schema_with = words::name_or_null, required = false)]
     profile: Option<String>,
+    /// The profile's digest as you saw it: with another one the answer is 409 and nothing runs.
+    #[schema(schema_with = words::digest_or_null, required = false)]
+    profile_sha256: Option<String>,
+    /// Fewer seconds than the plan's.
+    #[schema(minimum = 1, maximum = 3600)]
+    timeout_s: Option<u32>,
+    /// Seconds of processor time. This and the following are at most what the profile allows.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    cpu_s: Option<u64>,
+    /// Bytes of memory.
+    #[schema(minimum = 16_777_216, maximum = 9_007_199_254_740_991_i64)]
+    memory: Option<u64>,
+    /// Processes at a time.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    processes: Option<u64>,
+    /// Open files of each process.
+    #[schema(minimum = 16, maximum = 9_007_199_254_740_991_i64)]
+    open_files: Option<u64>,
+    /// Bytes of each file.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    file_size: Option<u64>,
+    /// Bytes of output.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    output: Option<u64>,
 }
 
 /// A denial.

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use provara_domain::{Timestamp, TokenId};
+use provara_domain::{ProfileName, Timestamp, TokenId};
 use provara_gateway::{Gateway, Pages};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::access::{Caller, Reader, guard};
 use crate::problem::{Problem, ProblemBody};
 use crate::rate::{Bucket, Streams, Windows};
-use crate::{erase, events, evidence, metrics, openapi, people, plans, runs, wire};
+use crate::{erase, events, evidence, metrics, openapi, people, plans, profiles, runs, wire};
 
 /// How many event streams and followed outputs one token holds open: half of all connections.
 const MAX_STREAMS: usize = 2048;
@@ -107,6 +107,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(events::events))
         .routes(routes!(metrics::metrics))
         .routes(routes!(policy))
+        .routes(routes!(profiles::profiles))
         .routes(routes!(plans::check))
         .routes(routes!(evidence::entries))
         .routes(routes!(evidence::checkpoint))
@@ -193,6 +194,8 @@ async fn policy(State(app): State<App>, _: Reader) -> Response {
         verdict: rule.verdict,
         shells: &rule.shells,
         reason: &rule.reason,
+        force_profile: rule.force_profile.as_ref().map(ProfileName::as_str),
+        forbid_profiles: rule.forbid_profiles.iter().map(ProfileName::as_str).collect(),
         examples: wire::Examples { matching: &rule.examples.matching, not_matching: &rule.examples.not_matching },
     });
     let rules = rules.collect();

@@ -44,7 +44,7 @@ pub(crate) async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Resul
         Some(run) => Some(texts(gateway, run).await?),
         None => None,
     };
-    Ok(axum::Json(wire::Command::with_output(record, texts)).into_response())
+    Ok(axum::Json(wire::Command::with_output(record, texts).confined(gateway.confinement(record))).into_response())
 }
 
 /// Lists plans that have a run, newest run first.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    DecisionKind, DecisionMethod, EnvName, Limit, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status, Verdict,
+    DecisionKind, DecisionMethod, EnvName, Limit, Limits, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status,
+    Verdict,
 };
 use provara_gateway::{Explanation, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
@@ -251,6 +252,11 @@ pub(crate) struct Decision<'a> {
     method: DecisionMethod,
     /// The confinement that was decided on.
     profile: &'a str,
+    /// The digest of that profile, which the run has to find; null for a denial.
+    #[schema(required, schema_with = words::digest_or_null)]
+    profile_sha256: Option<&'a str>,
+    /// The bounds that were decided on: `timeout_s`, and the profile's limits that were lowered.
+    limits: BTreeMap<&'static str, u64>,
     /// SHA-256 of the decision's own canonical form, as the log has it; the plan's is the plan's `digest`.
     #[schema(schema_with = words::digest)]
     decision_digest: &'a str,
@@ -277,6 +283,59 @@ pub(crate) struct Command<'a> {
     decision: Option<Decision<'a>>,
     #[schema(required)]
     run: Option<Run<'a>>,
+    /// What it runs with, as decided, or as it will be unless whoever decides says otherwise; where one plan is looked at,
+    /// and a loaded profile is that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    confinement: Option<PlanConfinement>,
+}
+
+/// The profile that a plan runs with.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PlanConfinement {
+    profile: String,
+    /// All that it lets a command do, for the approver.
+    words: String,
+    /// SHA-256 of the profile's canonical form, which a decision binds.
+    #[schema(schema_with = words::digest)]
+    sha256: String,
+    /// The rules of policy that force or forbid profiles for this plan.
+    rules: Vec<String>,
+}
+
+impl From<provara_gateway::Confinement> for PlanConfinement {
+    fn from(known: provara_gateway::Confinement) -> Self {
+        let (profile, sha256) = (known.profile.to_string(), known.sha256.to_string());
+        Self { profile, words: known.words, sha256, rules: known.rules }
+    }
+}
+
+/// A profile that commands can run with.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Profile<'a> {
+    name: &'a str,
+    /// All that it lets a command do.
+    words: String,
+    /// SHA-256 of its canonical form.
+    #[schema(schema_with = words::digest)]
+    sha256: String,
+    /// Whether an agent may ask for it. Whoever decides may choose any.
+    agents_may_ask: bool,
+    /// Its canonical form.
+    #[schema(value_type = words::AnyObject)]
+    canonical: serde_json::Value,
+}
+
+impl<'a> From<&'a provara_gateway::LoadedProfile<'a>> for Profile<'a> {
+    fn from(known: &'a provara_gateway::LoadedProfile<'a>) -> Self {
+        Self {
+            name: known.profile.name().as_str(),
+            words: known.profile.words(),
+            sha256: known.sha256.to_string(),
+            agents_may_ask: known.profile.asked_by() == provara_domain::AskedBy::Agents,
+            canonical: serde_json::from_slice(&known.canonical).unwrap_or_default(),
+        }
+    }
 }
 
 impl<'a> From<&'a PlanRecord> for Command<'a> {
@@ -293,6 +352,8 @@ impl<'a> Command<'a> {
             approver: known.decision.approver.as_str(),
             method: known.decision.method,
             profile: known.decision.profile.as_str(),
+            profile_sha256: known.decision.binding.as_ref().map(|bound| bound.profile_sha256.as_str()),
+            limits: limits(known.decision.limits),
             decision_digest: known.digest.as_str(),
             reason: known.reason.as_deref(),
             at: known.decision.ts.rfc3339(),
@@ -303,8 +364,19 @@ impl<'a> Command<'a> {
             origin: record.origin.as_ref().map(|id| id.as_str()),
             decision,
             run: record.run.as_ref().map(|run| Run::new(run, texts)),
+            confinement: None,
         }
     }
+
+    /// The same, with what it runs with.
+    pub(crate) fn confined(self, known: Option<provara_gateway::Confinement>) -> Self {
+        Self { confinement: known.map(PlanConfinement::from), ..self }
+    }
+}
+
+fn limits(known: Limits) -> BTreeMap<&'static str, u64> {
+    let lowered = known.resources.limited().map(|(resource, most)| (resource.as_str(), most)).collect::<Vec<_>>();
+    std::iter::once(("timeout_s", u64::from(known.timeout_s))).chain(lowered).collect()
 }
 
 /// How a run ended.
@@ -544,6 +616,11 @@ pub(crate) struct Rule<'a> {
     #[schema(schema_with = words::shells)]
     pub(crate) shells: &'a [Shell],
     pub(crate) reason: &'a str,
+    /// What it matches runs with this profile or a tighter one.
+    #[schema(required)]
+    pub(crate) force_profile: Option<&'a str>,
+    /// What it matches runs with none of these.
+    pub(crate) forbid_profiles: Vec<&'a str>,
     pub(crate) examples: Examples<'a>,
 }
 

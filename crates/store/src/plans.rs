@@ -600,7 +600,16 @@ fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -
 }
 
 fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanRecord, TransitionError> {
-    let NewDecision { decision, reason, judgement, approval_valid_until, denial_counts_for, idempotency, cause } = new;
+    let NewDecision {
+        decision,
+        reason,
+        judgement,
+        approval_valid_until,
+        denial_counts_for,
+        profile_change,
+        idempotency,
+        cause,
+    } = new;
     // What was seen is what is decided on, and in time, whoever calls.
     guard(found, found.digest == decision.digest && cause.at < found.expires_at)?;
     let to = match decision.decision {
@@ -615,7 +624,8 @@ fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanR
         ("judgement", codec::json("judgement", &judgement)?.into()),
         ("approval_valid_until", approval_valid_until.as_millis().into()),
     ];
-    let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
+    let policy = judgement.policy.digest;
+    let body = EventBody::PlanDecided { decision: Box::new(decision), decision_digest, policy, profile_change };
     let decided = transition(tx, found, to, &set, body, &cause)?;
     if to == Status::Denied {
         denials::keep(tx.conn, &found.plan, cause.at, denial_counts_for)?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use provara_domain::{
-    Actor, Decision, Digest, Enforced, Judgement, Name, Note, Outcome, Plan, PlanId, Roles, RunId, Status, Timeout,
-    Timestamp, TokenId,
+    Actor, Decision, Digest, Enforced, Judgement, Name, Note, Outcome, Plan, PlanId, ProfileChange, Roles, RunId,
+    Status, Timeout, Timestamp, TokenId,
 };
 
 /// Where the store lives and how much output it keeps.
@@ -220,6 +220,8 @@ pub struct NewDecision {
     pub approval_valid_until: Timestamp,
     /// How long a denial counts against equal plans.
     pub denial_counts_for: Duration,
+    /// What it made of the confinement that was shown; absent where it took that.
+    pub profile_change: Option<ProfileChange>,
     /// The request's idempotency key: kept if this decision is the one, so that its repetition can be told from another's.
     pub idempotency: Option<Idempotency>,
     /// Who decides, and when.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{CommandText, Name, Principal, Role, Roles, Shell, Timeout, Timestamp, TokenId};
+use provara_domain::{CommandText, Name, Principal, Profiles, Role, Roles, Shell, Timeout, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform, Proposal};
 use provara_policy::{Policy, Strictness};
 use provara_store::{Store, StoreConfig};
@@ -75,6 +75,7 @@ pub async fn world(pending_cap: u32) -> World {
             workspace: "/srv/work".to_owned(),
             own_paths: vec![runtime.path().canonicalize().unwrap().to_str().unwrap().to_owned()],
             single_token: false,
+            profiles: Profiles::builtin(),
             max_runs: 4,
             version: "test",
         },

@@ -582,8 +582,8 @@ fn attack_31_a_command_changes_nothing_that_guards_it() {
     let policies = root.join("policies/projects");
     fs::create_dir_all(&policies).unwrap();
     fs::write(policies.join("own.toml"), "rule = []\n").unwrap();
-    let missing =
-        [".env", "provara.toml", "policies/projects/evil.toml", "runtime/evil", "evil"].map(|name| root.join(name));
+    let missing = [".env", "provara.toml", "profiles.toml", "policies/projects/evil.toml", "runtime/evil", "evil"]
+        .map(|name| root.join(name));
     let existing = [
         policies.join("own.toml"),
         PathBuf::from(binary),
@@ -616,7 +616,7 @@ fn attack_31_a_command_changes_nothing_that_guards_it() {
                 continue;
             }
             let id = plan["pending_id"].as_str().unwrap();
-            let body = json!({ "profile": profile });
+            let body = json!({ "profile": profile, "reason": "an attack" });
             let (status, run) = server.by(&server.operator(), "POST", &format!("/approve/{id}"), &body);
             assert_eq!(status, 200, "{run}");
             assert_ne!(run["exit_code"], json!(0), "`{command}` worked as {profile}: {run}");
@@ -640,8 +640,12 @@ fn attack_32_what_cannot_be_confined_as_approved_is_not_run() {
     let server = Served::new();
     for profile in ["read-only", "network", "none", "auto", "off", "Workspace", "HOST", "host ", ""] {
         let id = server.plan("echo ran");
-        let (status, answer) =
-            server.by(&server.operator(), "POST", &format!("/approve/{id}"), &json!({ "profile": profile }));
+        let (status, answer) = server.by(
+            &server.operator(),
+            "POST",
+            &format!("/approve/{id}"),
+            &json!({ "profile": profile, "reason": "x" }),
+        );
         let refused = status != 200 || answer["outcome"]["kind"] == "spawn_failed";
         assert!(refused && !answer.to_string().contains("ran\\n"), "{profile:?}: {status} {answer}");
     }

@@ -99,8 +99,10 @@ fn a_plan_reads_like_this_from_proposal_to_receipt() {
     let (_, list, _) = call(&server, &["pending"]);
     assert_eq!(
         list,
-        "ID                                AGE  AGENT  VERDICT  SEVERITY  COMMAND\n\
-         ID  AGE   agent  ask      medium    make x; cat; echo $WHAT\n"
+        "ID                                AGE  AGENT  VERDICT  SEVERITY  PROFILE    COMMAND\n\
+         ID  AGE   agent  ask      medium    workspace  make x; cat; echo $WHAT\n\
+         workspace: writes only below workspace/ and a private tmp; no network; reads everything but Provara's own files and \
+         credential folders; inherits LANG, LC_ALL and TZ; at most 4096 processes and 4096 open files each\n"
     );
     let (code, shown, _) = call(&server, &["show", &id]);
     let expected = "plan      ID
@@ -110,6 +112,7 @@ asked     TIME (AGE ago)
 expires   TIME
 target    local
 profile   workspace
+  - writes only below workspace/ and a private tmp; no network; reads everything but Provara's own files and credential folders; inherits LANG, LC_ALL and TZ; at most 4096 processes and 4096 open files each
 shell     bash
 cwd       ROOT/workspace
 time-out  20 s

@@ -428,7 +428,7 @@ fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
 }
 
 /// Who may do what. Columns: nobody, an agent, another agent, an auditor, an admin, an approver.
-const ROLES: [(&str, &str, &str, [u16; 6]); 36] = [
+const ROLES: [(&str, &str, &str, [u16; 6]); 37] = [
     ("GET", "/status", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/healthz", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/readyz", "", [200, 200, 200, 200, 200, 200]),
@@ -453,6 +453,7 @@ const ROLES: [(&str, &str, &str, [u16; 6]); 36] = [
     ("POST", "/policy/check", r#"{"command":"ls"}"#, [401, 200, 200, 200, 200, 200]),
     ("GET", "/metrics", "", [401, 403, 403, 200, 200, 200]),
     ("GET", "/policy", "", [401, 403, 403, 200, 200, 200]),
+    ("GET", "/profiles", "", [401, 403, 403, 200, 200, 200]),
     ("GET", "/audit", "", [401, 403, 403, 200, 403, 200]),
     ("GET", "/audit/checkpoint", "", [401, 403, 403, 200, 403, 200]),
     ("GET", "/audit/inclusion?position=0", "", [401, 403, 403, 200, 403, 200]),

@@ -245,10 +245,10 @@ async fn a_workspace_cannot_expose_provaras_own_files() {
 async fn only_a_person_may_choose_the_host_profile() {
     let world = world(CAP).await;
     let asked = Proposal { profile: Some(Name::parse("host").unwrap()), ..proposal("ls") };
-    assert!(matches!(world.gateway.propose(&agent(), asked).await, Err(ProposeError::Profile(_))));
+    assert!(matches!(world.gateway.propose(&agent(), asked).await, Err(ProposeError::Profile { .. })));
     let id = queued(&world, "ls").await.plan.id;
     let host = ProfileName::new(Name::parse("host").unwrap());
-    let approval = Approval { profile: Some(host.clone()), ..Approval::default() };
+    let approval = Approval { profile: Some(host.clone()), reason: Some("needs it".into()), ..Approval::default() };
     let approved = world.gateway.approve(&approver(), &id, approval).await.unwrap();
     assert_eq!(approved.decision.unwrap().decision.profile, host);
     let id = queued(&world, "ls").await.plan.id;

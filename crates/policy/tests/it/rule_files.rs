@@ -128,3 +128,44 @@ fn the_document_names_every_field() {
     let lacking: Vec<_> = fields.iter().filter(|name| !document.contains(&format!("`{name}`"))).collect();
     assert!(lacking.is_empty(), "{lacking:?}");
 }
+
+#[test]
+fn rules_say_which_profiles_a_command_runs_with() {
+    let text = [
+        rule("forces", "force_profile = 'read-only'\n[rule.match]\nprogram = ['x']"),
+        rule("forbids", "forbid_profiles = ['host', 'network']\n[rule.match]\nprogram = ['x']"),
+        rule("others", "force_profile = 'workspace'\n[rule.match]\nprogram = ['z', 'x']\nargs_none = ['a']")
+            .replace("no_match = ['y']", "no_match = ['x a']"),
+    ]
+    .concat();
+    let policy = load(&text).unwrap();
+    let names = |all: &[provara_domain::ProfileName]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let demands = policy.demands(&crate::judge(&policy, "ls; sudo x a", provara_domain::Shell::Bash));
+    assert_eq!(names(&demands.forced), ["read-only"]);
+    assert_eq!(names(&demands.forbidden), ["host", "network"]);
+    assert_eq!(demands.rules, ["forces", "forbids"]);
+    let all = policy.demands(&crate::judge(&policy, "x", provara_domain::Shell::Bash));
+    assert_eq!(names(&all.forced), ["read-only", "workspace"]);
+    assert_eq!(
+        policy.demands(&crate::judge(&policy, "ls", provara_domain::Shell::Bash)),
+        provara_policy::Demands::default()
+    );
+    let named: Vec<(&str, String)> = policy.named_profiles().map(|(rule, name)| (rule, name.to_string())).collect();
+    assert_eq!(named.len(), 4);
+    assert_eq!(named.first(), Some(&("forces", "read-only".to_owned())));
+    // What cannot be read may hide any command: a rule that is to hold for all has to look at the raw text.
+    let every = rule("every", "force_profile = 'read-only'\n[rule.match]\nraw = '\\S'")
+        .replace("no_match = ['y']", "no_match = [' ']");
+    let every = load(&every).unwrap();
+    let hidden = "eval \"$X\"";
+    assert_eq!(policy.demands(&crate::judge(&policy, hidden, provara_domain::Shell::Bash)).rules, Vec::<String>::new());
+    assert_eq!(every.demands(&crate::judge(&every, hidden, provara_domain::Shell::Bash)).rules, ["every"]);
+    // A text with many reasons of one rule still has that rule among them.
+    let many = policy.demands(&crate::judge(&policy, &"x;".repeat(900), provara_domain::Shell::Bash));
+    assert_eq!(many.rules, ["forces", "forbids", "others"]);
+    let both = rule("both", "force_profile = 'host'\nforbid_profiles = ['host']\n[rule.match]\nprogram = ['x']");
+    assert!(refused(&both).contains("forbids the profile that it forces"));
+    assert!(
+        refused(&rule("bad", "force_profile = '../x'\n[rule.match]\nprogram = ['x']")).contains("a name is 1 to 64")
+    );
+}

@@ -12,6 +12,7 @@ mod children;
 mod confinement;
 mod deaths;
 mod folders;
+mod fuzz;
 mod kernel;
 mod refusals;
 mod shells;

@@ -10,7 +10,9 @@ use std::process::Command;
 pub(crate) use std::time::{Duration, Instant};
 
 pub(crate) use provara_domain::{Claim, Outcome, Plan, Ran, Shell, SpawnFailure, Stream, Timestamp};
-use provara_domain::{CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, RunId, Timeout, WorkingDir};
+use provara_domain::{
+    CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, ResourceLimits, RunId, Timeout, WorkingDir,
+};
 pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
 use provara_runner::{HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
@@ -285,7 +287,7 @@ pub(crate) fn claim_of(plan: Plan) -> Claim {
     let (profile, timeout_s) = (plan.profile.clone(), plan.timeout.seconds());
     let run = RunId::new(Timestamp::from_millis(0), 1);
     #[expect(clippy::disallowed_methods, reason = "the runner is tested without a store")]
-    Claim::issued_by_store(plan, run, profile, Limits { timeout_s }, None)
+    Claim::issued_by_store(plan, run, profile, Limits { timeout_s, resources: ResourceLimits::default() }, None)
 }
 
 pub(crate) fn held(ran: &Ran, mechanism: &str) -> bool {

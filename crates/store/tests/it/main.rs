@@ -232,7 +232,7 @@ fn decision(new: &NewPlan, kind: DecisionKind, seconds: i64) -> NewDecision {
         binding: None,
         decision: kind,
         profile: ProfileName::workspace(),
-        limits: Limits { timeout_s: 30 },
+        limits: Limits { timeout_s: 30, resources: ResourceLimits::default() },
         approver: name("ann"),
         method: DecisionMethod::Token,
         nonce: Nonce::new(7),
@@ -244,6 +244,7 @@ fn decision(new: &NewPlan, kind: DecisionKind, seconds: i64) -> NewDecision {
         judgement: judgement(),
         approval_valid_until: at(600),
         denial_counts_for: WINDOW,
+        profile_change: None,
         idempotency: None,
         cause: cause(seconds),
     }
