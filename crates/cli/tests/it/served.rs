@@ -59,9 +59,14 @@ pub(super) fn await_address(root: &Path) -> String {
 
 impl Served {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With some more of an environment.
+    pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let (process, base) = start(root.path());
+        let (process, base) = start_with(root.path(), environment);
         Self { root, process, base }
     }
 
