@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use provara_domain::{CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Shell, Status, Timeout};
 use provara_gateway::{
-    Approval, CommandFilter, DecideError, Edit, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
+    Approval, DecideError, Edit, Idempotent, PlanFilter, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -179,7 +179,7 @@ pub(crate) async fn pending(
 ) -> Result<Response, Problem> {
     let Page { limit, before } = Page::read(&mut query);
     query.done()?;
-    let filter = CommandFilter { statuses: vec![Status::Pending], before, limit };
+    let filter = PlanFilter { statuses: vec![Status::Pending], before, limit };
     let page = app.gateway.page(&who, &app.pending, filter).await?;
     let json = HeaderValue::from_static("application/json");
     let mut response = ([(header::CONTENT_TYPE, json)], page.body).into_response();
@@ -220,7 +220,7 @@ pub(crate) async fn commands(
     let Page { limit, before } = Page::read(&mut query);
     let statuses = query.words("state", Status::parse, &Status::ALL.map(Status::as_str));
     query.done()?;
-    let filter = CommandFilter { statuses, before, limit };
+    let filter = PlanFilter { statuses, before, limit };
     let records = app.gateway.commands(&who, filter).await?;
     Ok(listed::<wire::Command<'_>>(&records, limit))
 }
