@@ -155,19 +155,21 @@ fn folders(found: &mut Findings, settings: &Settings) -> io::Result<()> {
 
 /// Whoever reads one of these can approve, sign, or read everything.
 fn secrets(found: &mut Findings, settings: &Settings) {
-    const CURE: &str = "run the server as a user that no agent runs as (`provara setup` installs one), or remove \
-         `operator_token.txt` once you keep it elsewhere; a file that you cannot read is no finding";
+    const REMOVE: &str =
+        "keep the token where only you get at it and remove the file: the server knows the token by its hash";
+    // The server needs these itself.
+    const APART: &str = "run the server as a user that no agent runs as; `provara setup` installs one";
     let files = [
-        ("operator's token", settings.operator_token_path()),
-        ("log's key", settings.log_key_path()),
-        ("database", settings.runtime.join("provara.db")),
+        ("operator's token", settings.operator_token_path(), REMOVE),
+        ("log's key", settings.log_key_path(), APART),
+        ("database", settings.runtime.join("provara.db"), APART),
     ];
     let mut readable = false;
-    for (what, path) in files {
+    for (what, path, cure) in files {
         if fs::File::open(&path).is_ok() {
             readable = true;
             let text = format!("you can read `{}`, and so can every program that you start", path.display());
-            found.fail(what, text, CURE);
+            found.fail(what, text, cure);
         }
         if fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
             found.fail(

@@ -12,7 +12,7 @@ pub struct IdError;
 
 impl fmt::Display for IdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an identifier of the form YYYYMMDD_HHMMSS_ and 8 to 32 hexadecimal digits")
+        f.write_str("this is no id; one is YYYYMMDD_HHMMSS_ and 8 to 32 lowercase hexadecimal digits")
     }
 }
 

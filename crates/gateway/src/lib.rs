@@ -27,13 +27,13 @@ pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform};
 pub use judging::PolicyQuestion;
 pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
 pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
-pub use read::{CommandFilter, LookupError};
+pub use read::LookupError;
 pub use secret::{is_whole_secret, new_secret};
 pub use vitals::Vitals;
 
 pub use provara_policy::Explanation;
 pub use provara_runner::HostReport;
 pub use provara_store::{
-    CoolDown, Counts, DeniedBefore, LogEntry, Measures, OutputPage, Page, Pages, PlanRecord, Rendering, RunRecord,
-    StoreError, TokenError, TokenRecord,
+    CoolDown, Counts, DeniedBefore, LogEntry, Measures, OutputPage, Page, Pages, PlanFilter, PlanRecord, Rendering,
+    RunRecord, StoreError, TokenError, TokenRecord,
 };

@@ -3,22 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use provara_domain::{PlanId, Principal, RunId, Status, Stream};
+use provara_domain::{PlanId, Principal, RunId, Stream};
 use provara_store::{LogEntry, OutputPage, Owner, Page, Pages, PlanFilter, PlanRecord, Rendering, StoreError};
 use tokio::sync::{broadcast, watch};
 
 use crate::gateway::Gateway;
-
-/// Which plans to list, newest first.
-#[derive(Debug, Clone)]
-pub struct CommandFilter {
-    /// In these states; in any where empty.
-    pub statuses: Vec<Status>,
-    /// Older than this position of the queue.
-    pub before: Option<u64>,
-    /// At most so many.
-    pub limit: u32,
-}
 
 /// Why a plan was not found.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +39,8 @@ impl Gateway {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn commands(&self, who: &Principal, filter: CommandFilter) -> Result<Vec<PlanRecord>, StoreError> {
-        let CommandFilter { statuses, before, limit } = filter;
-        self.inner.store.plans(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
+    pub async fn commands(&self, who: &Principal, filter: PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+        self.inner.store.plans(&who.project, owner(who), filter).await
     }
 
     /// Returns lists in this rendering, for [`Gateway::page`].
@@ -64,9 +52,8 @@ impl Gateway {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn page(&self, who: &Principal, pages: &Pages, filter: CommandFilter) -> Result<Page, StoreError> {
-        let CommandFilter { statuses, before, limit } = filter;
-        pages.list(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
+    pub async fn page(&self, who: &Principal, pages: &Pages, filter: PlanFilter) -> Result<Page, StoreError> {
+        pages.list(&who.project, owner(who), filter).await
     }
 
     /// Returns one plan with what became of it.

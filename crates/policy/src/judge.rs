@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use provara_domain::{CommandText, Judgement, PolicyVersion, ProfileName, Reason, Severity, Shell, Span, Verdict};
-use serde::Serialize;
 
 use crate::matching::{Place, holds, may_be_allowed, resolve};
 use crate::reader::{self, Command, MAX_STEPS};
@@ -52,7 +51,7 @@ pub struct Demands {
 }
 
 /// A judgement with how it came about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The judgement, the same as [`Policy::judge`] gives.
     pub judgement: Judgement,
@@ -63,7 +62,7 @@ pub struct Explanation {
 }
 
 /// One command that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadCommand {
     /// The program as written, quotes and escapes resolved.
     pub program: String,
@@ -80,7 +79,7 @@ pub struct ReadCommand {
 }
 
 /// One rule that was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
     /// Its id.
     pub rule: String,

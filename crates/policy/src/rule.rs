@@ -2,10 +2,10 @@
 
 use provara_domain::{ProfileName, Severity, Shell, Verdict};
 use regex::Regex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// One rule in force.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Rule {
     /// Its name, unique over all files.
     pub id: String,
@@ -27,12 +27,11 @@ pub struct Rule {
     pub forbid_profiles: Vec<ProfileName>,
     /// Texts that must and must not match; checked whenever the rule is loaded.
     pub examples: Examples,
-    #[serde(skip)]
     pub(crate) matcher: Matcher,
 }
 
 /// What a rule promises about itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Examples {
     /// These match.

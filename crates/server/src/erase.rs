@@ -25,7 +25,7 @@ pub(crate) async fn erase(State(app): State<App>, Caller(who): Caller, body: Bod
     fields.done()?;
     let erased = match (plan, before) {
         (Some(id), _) => {
-            let id = PlanId::parse(&id).map_err(|_| Problem::not_found())?;
+            let id = PlanId::parse(&id)?;
             app.gateway.erase(&who, &id).await?;
             Erased { plans: 1, more: false }
         }

@@ -122,7 +122,11 @@ impl Reader {
                 // What was committed before the end is told before the end.
                 biased;
                 received = live.recv() => received,
-                () = self.gateway.quiet() => break self.end("server_stopping"),
+                // Whoever caused an entry is answered before it comes here, so that the end may overtake it.
+                () = self.gateway.quiet() => {
+                    let told = self.next >= self.gateway.head();
+                    break if told { self.end("server_stopping") } else { return Some(self.catch_up().await) };
+                }
                 () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
             };
             match received {

@@ -3,10 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use provara_domain::Role;
+use provara_domain::{PlanId, Role};
 
 use crate::access::{Caller, needs};
-use crate::plans::plan_id;
 use crate::problem::{Problem, ProblemBody};
 use crate::query::Query;
 use crate::routes::App;
@@ -79,7 +78,7 @@ pub(crate) async fn inclusion(
     let size = size.unwrap_or_else(|| app.gateway.head());
     let positions = match (position, plan) {
         (Some(position), _) => vec![position],
-        (None, plan) => app.gateway.positions_of(&plan_id(&plan.unwrap_or_default())?).await?,
+        (None, plan) => app.gateway.positions_of(&PlanId::parse(&plan.unwrap_or_default())?).await?,
     };
     let root = app.gateway.root(size).await?.to_string();
     let mut entries = Vec::new();

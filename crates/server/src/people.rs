@@ -47,7 +47,7 @@ async fn replace(app: &App, who: &Principal, mut fields: Fields, old: &str) -> R
         }
     }
     fields.done()?;
-    let old = TokenId::parse(old).map_err(|_| Problem::not_found())?;
+    let old = TokenId::parse(old)?;
     // Only for the word in the secret's text; the store settles who may and what is there.
     let known = app.gateway.tokens(who).await?;
     let role = known.iter().find(|token| token.id == old).and_then(|token| token.roles.iter().next());
@@ -95,7 +95,7 @@ pub(crate) async fn revoke_token(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = TokenId::parse(&id).map_err(|_| Problem::not_found())?;
+    let id = TokenId::parse(&id)?;
     app.gateway.revoke_token(&who, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

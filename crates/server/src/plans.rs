@@ -13,7 +13,7 @@ use provara_domain::{
     CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Resource, ResourceLimits, Shell, Status, Timeout,
 };
 use provara_gateway::{
-    Approval, CommandFilter, Edit, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
+    Approval, DecideError, Edit, Idempotent, PlanFilter, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -181,7 +181,7 @@ pub(crate) async fn pending(
 ) -> Result<Response, Problem> {
     let Page { limit, before } = Page::read(&mut query);
     query.done()?;
-    let filter = CommandFilter { statuses: vec![Status::Pending], before, limit };
+    let filter = PlanFilter { statuses: vec![Status::Pending], before, limit };
     let page = app.gateway.page(&who, &app.pending, filter).await?;
     let json = HeaderValue::from_static("application/json");
     let mut response = ([(header::CONTENT_TYPE, json)], page.body).into_response();
@@ -222,7 +222,7 @@ pub(crate) async fn commands(
     let Page { limit, before } = Page::read(&mut query);
     let statuses = query.words("state", Status::parse, &Status::ALL.map(Status::as_str));
     query.done()?;
-    let filter = CommandFilter { statuses, before, limit };
+    let filter = PlanFilter { statuses, before, limit };
     let records = app.gateway.commands(&who, filter).await?;
     Ok(listed::<wire::Command<'_>>(&records, limit))
 }
@@ -252,7 +252,7 @@ pub(crate) async fn command(
     Path(id): Path<String>,
     mut query: Query,
 ) -> Result<Response, Problem> {
-    let id = plan_id(&id)?;
+    let id = PlanId::parse(&id)?;
     let wait = query.integer("wait", 0, MAX_WAIT).and_then(|seconds| u64::try_from(seconds).ok());
     let revision = query.position("revision");
     query.done()?;
@@ -272,7 +272,7 @@ fn about<T>(
     fields: Result<Fields, Problem>,
     read: impl FnOnce(&mut Fields) -> T,
 ) -> Result<(PlanId, T), Problem> {
-    let id = plan_id(id)?;
+    let id = PlanId::parse(id)?;
     let mut fields = fields?;
     let read = read(&mut fields);
     fields.done()?;
@@ -414,7 +414,19 @@ pub(crate) async fn reopen(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(answered(&app.gateway.reopen(&who, &plan_id(&id)?).await?))
+    match app.gateway.reopen(&who, &PlanId::parse(&id)?).await {
+        Err(DecideError::Conflict { record }) => Err(not_reopenable(&record)),
+        reopened => Ok(answered(&reopened?)),
+    }
+}
+
+fn not_reopenable(record: &PlanRecord) -> Problem {
+    let text = format!(
+        "plan {} is {} and cannot be re-opened: only what expired, was lost or was not run because something had changed \
+         can be, once, and before it is erased; plan the command anew",
+        record.plan.id, record.status
+    );
+    Problem::caller(StatusCode::CONFLICT, "not_reopenable", text).with("state", record.status.as_str())
 }
 
 /// Withdraws a plan that waits, or ends its run.
@@ -428,7 +440,7 @@ pub(crate) async fn cancel(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(answered(&app.gateway.cancel(&who, &plan_id(&id)?).await?))
+    Ok(answered(&app.gateway.cancel(&who, &PlanId::parse(&id)?).await?))
 }
 
 /// Gives a run more time.
@@ -479,9 +491,4 @@ pub(crate) fn question(fields: &mut Fields) -> Option<PolicyQuestion> {
     let shell = shell(fields);
     let cwd = fields.text("cwd", 0, 500);
     Some(PolicyQuestion { command: command?, shell, cwd })
-}
-
-/// An id that is none names nothing.
-pub(crate) fn plan_id(raw: &str) -> Result<PlanId, Problem> {
-    PlanId::parse(raw).map_err(|_| Problem::not_found())
 }

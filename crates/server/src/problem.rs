@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use provara_domain::IdError;
 use provara_gateway::{
     ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
     WorkspaceError,
@@ -114,6 +115,7 @@ impl Problem {
         Self::caller(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", text).retry_after(5)
     }
 
+    /// No such route. Where a route's own thing is missing, that is said.
     pub(crate) fn not_found() -> Self {
         Self::caller(StatusCode::NOT_FOUND, "not_found", "Not Found")
     }
@@ -181,6 +183,13 @@ pub(crate) fn tell(response: Response, request_id: &str) -> Response {
     match parts.extensions.remove::<Arc<Unsent>>() {
         Some(unsent) => (parts, axum::Json(Sent { unsent: &unsent, request_id })).into_response(),
         None => Response::from_parts(parts, body),
+    }
+}
+
+/// An id that is none names nothing.
+impl From<IdError> for Problem {
+    fn from(error: IdError) -> Self {
+        Self::caller(StatusCode::NOT_FOUND, "not_found", error)
     }
 }
 
@@ -291,7 +300,7 @@ impl From<EraseError> for Problem {
         let text = error.to_string();
         match error {
             EraseError::NotAnAdmin => Self::forbidden(&text),
-            EraseError::NotFound => Self::not_found(),
+            EraseError::NotFound => Self::caller(StatusCode::NOT_FOUND, "not_found", text),
             EraseError::NotErasable { found, .. } => {
                 Self::caller(StatusCode::CONFLICT, "not_erasable", text).with("state", found.as_str())
             }
@@ -307,7 +316,9 @@ impl From<PrincipalError> for Problem {
             PrincipalError::AgentAndPerson | PrincipalError::NoRole => {
                 field("roles", "value_error", &error.to_string())
             }
-            PrincipalError::Store(provara_gateway::TokenError::NotFound) => Self::not_found(),
+            PrincipalError::Store(provara_gateway::TokenError::NotFound) => {
+                Self::caller(StatusCode::NOT_FOUND, "not_found", error)
+            }
             PrincipalError::Store(provara_gateway::TokenError::Exists) => {
                 Self::caller(StatusCode::CONFLICT, "token_exists", error)
             }

@@ -5,7 +5,7 @@ use std::io;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -169,7 +169,8 @@ impl Following {
 }
 
 async fn visible(app: &App, who: &provara_domain::Principal, raw: &str) -> Result<(PlanRecord, RunId), Problem> {
-    let id = RunId::parse(raw).map_err(|_| Problem::not_found())?;
-    let record = app.gateway.run(who, &id).await?.ok_or_else(Problem::not_found)?;
+    let id = RunId::parse(raw)?;
+    let absent = || Problem::caller(StatusCode::NOT_FOUND, "not_found", format!("no run has the id {id}"));
+    let record = app.gateway.run(who, &id).await?.ok_or_else(absent)?;
     Ok((record, id))
 }

@@ -23,7 +23,7 @@ use crate::types::{OutputPage, StoreError};
 
 const HEADER: u64 = 16;
 /// Kept output up to this size goes into the database.
-const INLINE: u64 = 64 * 1024;
+const INLINE: usize = 64 * 1024;
 
 impl Store {
     /// Returns what takes the output of a claimed run. One a run.
@@ -188,12 +188,23 @@ impl Spools {
     pub(crate) fn settle(&self, run: &RunId) -> Result<[Settled; 2], StoreError> {
         let stdout = self.settle_stream(run, Stream::Stdout)?;
         let stderr = self.settle_stream(run, Stream::Stderr)?;
-        let inline = |stream: &Settled| stream.kept.len() <= INLINE_LEN;
-        if !(inline(&stdout) && inline(&stderr)) {
+        if !(stdout.is_small() && stderr.is_small()) {
+            // Both stay here, the small one too.
+            for settled in [&stdout, &stderr] {
+                self.sync(run, settled.stream)?;
+            }
             File::open(&self.folder)?.sync_all()?;
         }
         reached(Place::OutputSettled);
         Ok([stdout, stderr])
+    }
+
+    fn sync(&self, run: &RunId, stream: Stream) -> io::Result<()> {
+        match File::open(self.path(run, stream)) {
+            Ok(spool) => spool.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn settle_stream(&self, run: &RunId, stream: Stream) -> Result<Settled, StoreError> {
@@ -208,14 +219,9 @@ impl Spools {
         if spool.total > head {
             kept.extend(spool.read(head, spool.half)?.1);
         }
-        if spool.kept_len() > INLINE {
-            spool.file.sync_all()?;
-        }
         Ok(Settled { stream, head, total: spool.total, sha256: canonical::sha256(&kept), kept })
     }
 }
-
-const INLINE_LEN: usize = 64 * 1024;
 
 /// A stream that nobody writes to any more.
 pub(crate) struct Settled {
@@ -232,7 +238,7 @@ impl Settled {
     }
 
     pub(crate) fn is_small(&self) -> bool {
-        self.kept.len() <= INLINE_LEN
+        self.kept.len() <= INLINE
     }
 }
 
@@ -390,10 +396,6 @@ impl Spool {
 
     fn head_len(&self) -> u64 {
         self.total.min(self.half)
-    }
-
-    fn kept_len(&self) -> u64 {
-        self.total.min(self.half.saturating_mul(2))
     }
 
     fn tail_start(&self) -> u64 {

@@ -172,7 +172,10 @@ fn a_list_cuts_and_says_so_and_what_is_decided_on_is_never_cut() {
 fn json_has_the_documented_shapes() {
     let server = Served::new();
     let plan = json_answer(&server, &["plan", "--", "make a"]);
-    assert_eq!(keys(&plan), ["command", "denied_before", "digest", "expires_at", "judgement", "pending_id", "queued", "state", "url"]);
+    assert_eq!(
+        keys(&plan),
+        ["command", "denied_before", "digest", "expires_at", "judgement", "pending_id", "queued", "state", "url"]
+    );
     let id = plan["pending_id"].as_str().unwrap();
     let list = json_answer(&server, &["pending"]);
     assert_eq!((list.as_array().unwrap().len(), list[0]["pending_id"].as_str()), (1, Some(id)));

@@ -292,7 +292,12 @@ fn silence_expires_wakes_whoever_waits_and_is_reopened_once() {
     }
     let (status, anew) = server.by(&operator, "POST", &format!("/reopen/{id}"), &Value::Null);
     assert_eq!((status, &anew["origin"], &anew["state"]), (200, &json!(id), &json!("pending")), "{anew}");
-    assert_eq!(server.by(&operator, "POST", &format!("/reopen/{id}"), &Value::Null).0, 409);
+    let (status, twice) = server.by(&operator, "POST", &format!("/reopen/{id}"), &Value::Null);
+    assert_eq!((status, &twice["code"], &twice["state"]), (409, &json!("not_reopenable"), &json!("expired")));
+    assert!(twice["detail"].as_str().unwrap().contains(" is expired and cannot be re-opened: "), "{twice}");
+    let again = server.cli(("AGENT_HUB_OPERATOR_TOKEN", &operator), &["reopen", &id]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("next: `provara show ID` tells"), "it was sent back to what is refused: {said}");
     let anew = anew["pending_id"].as_str().unwrap();
     let (status, run) = server.by(&operator, "POST", &format!("/approve/{anew}"), &Value::Null);
     assert_eq!((status, &run["stdout"]), (200, &json!("late\n")), "{run}");
@@ -369,6 +374,33 @@ fn a_cancel_ends_what_has_not_ended() {
     }
     let none = "20250115_143022_a1b2c3d4";
     assert_eq!((cancel(&agent, none).0, cancel(&operator, "../x").0), (404, 404));
+}
+
+#[test]
+fn what_is_no_id_is_told_what_one_looks_like_and_what_is_missing_is_named() {
+    let server = Served::new();
+    let operator = server.operator();
+    let none = "20250115_143022_a1b2c3d4";
+    for (method, route, missing) in [
+        ("GET", "/commands/ID", format!("no plan has the id {none}")),
+        ("POST", "/approve/ID", format!("no plan has the id {none}")),
+        ("POST", "/commands/ID/cancel", format!("no plan has the id {none}")),
+        ("GET", "/runs/ID", format!("no run has the id {none}")),
+        ("GET", "/runs/ID/output", format!("no run has the id {none}")),
+        ("DELETE", "/tokens/ID", "no such token".to_owned()),
+    ] {
+        let ask = |id: &str| server.by(&operator, method, &route.replace("ID", id), &Value::Null);
+        let (status, answer) = ask("no-id");
+        assert_eq!((status, &answer["code"]), (404, &json!("not_found")), "{route}: {answer}");
+        let form = "this is no id; one is YYYYMMDD_HHMMSS_ and 8 to 32 lowercase hexadecimal digits";
+        assert_eq!(answer["detail"], form, "{route}");
+        let (status, answer) = ask(none);
+        assert_eq!(
+            (status, &answer["code"], &answer["detail"]),
+            (404, &json!("not_found"), &json!(missing)),
+            "{route}"
+        );
+    }
 }
 
 #[test]

@@ -49,6 +49,12 @@ fn whoever_could_read_the_servers_secrets_is_told_so_and_it_fails() {
         let text = at(&found, "fail", what).unwrap();
         assert!(text.starts_with("you can read `") && text.contains(file), "{text}");
     }
+    // Only the token's file can be done without.
+    let cure = |check: &str| found.iter().find(|it| it["check"] == check).unwrap()["cure"].as_str().unwrap();
+    assert!(cure("operator's token").contains("remove the file"));
+    for check in ["log's key", "database"] {
+        assert!(cure(check).contains("`provara setup`") && !cure(check).contains("remove"), "{check}");
+    }
     assert!(at(&found, "warn", "same user").is_some());
     assert!(at(&found, "warn", "checkpoints").is_some());
     assert!(at(&found, "ok", "workspace").is_some() && at(&found, "ok", "HOST").is_some(), "{found:?}");

@@ -89,6 +89,69 @@ fn run_as_shown(document: &str, folder: &Path, environment: &[(&str, &str)]) {
     }
 }
 
+/// Runs a script with our binary in reach, and returns what it printed. It has to succeed.
+fn succeeds(script: &str, folder: &Path, environment: &[(&str, &str)]) -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_provara")).parent().unwrap();
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-c", script])
+        .env_clear()
+        .env("PATH", format!("{}:{}", binary.display(), std::env::var("PATH").unwrap()))
+        .env("HOME", folder)
+        .envs(environment.iter().copied())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    out.into_owned()
+}
+
+/// Two terminals are two jobs of one shell, `ID` is what `pending` lists, and nobody is there to be asked.
+#[test]
+fn the_front_pages_steps_in_earnest_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let readme = include_str!("../../../../README.md").split("## In earnest").nth(1).unwrap();
+    let commands: Vec<String> = examples(readme)
+        .into_iter()
+        .map(|example| example.command.split("  #").next().unwrap().trim_end().to_owned())
+        .collect();
+    let [path, root, serve, run, pending, approve] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!(path, r#"export PATH="$PWD/target/release:$PATH""#);
+    let approve = approve.strip_suffix(" ID").unwrap();
+    let script = format!(
+        "set -eu; trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{path}\n{root}\n{serve} 2>served &\n\
+         until [ -s \"$AGENT_HUB_ROOT/runtime/address\" ]; do sleep 0.05; done\n{run} >printed 2>&1 & agent=$!\n\
+         until {pending} | grep -oE '[0-9]{{8}}_[0-9]{{6}}_[0-9a-f]+' >id; do sleep 0.05; done\n\
+         {approve} $(cat id) --yes\nwait $agent\ncat printed"
+    );
+    let printed = succeeds(&script, folder.path(), &[("AGENT_HUB_PORT", "0")]);
+    assert!(printed.contains("Filesystem"), "{printed}");
+    // Where the tokens are, and what to type next.
+    let told = fs::read_to_string(folder.path().join("served")).unwrap();
+    assert!(told.contains("operator_token.txt") && told.contains("provara run -- "), "{told}");
+}
+
+#[test]
+fn every_example_of_the_policy_document_works() {
+    let server = Served::new();
+    let document = include_str!("../../../../docs/policy.md");
+    let commands: Vec<String> = examples(document).into_iter().map(|example| example.command).collect();
+    let [check, test] = commands.as_slice() else { panic!("{commands:?}") };
+    let rules = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    fs::write(server.root.path().join("my-rules.toml"), rules).unwrap();
+    let operator = server.operator();
+    let environment = [("AGENT_HUB_BASE", server.base.as_str()), ("AGENT_HUB_OPERATOR_TOKEN", operator.as_str())];
+    let judged = succeeds(check, server.root.path(), &environment);
+    assert!(judged.contains("deny (critical)") && judged.contains("delete_outside"), "{judged}");
+    succeeds(test, server.root.path(), &environment);
+    // Only rules that keep their examples pass.
+    fs::write(server.root.path().join("my-rules.toml"), rules.replace("'release notes', ", "'release publish', "))
+        .unwrap();
+    succeeds(&format!("! {test}"), server.root.path(), &environment);
+}
+
 #[test]
 fn what_differs_from_a_document_is_seen() {
     let shown = |expected: &str, printed: &str| {

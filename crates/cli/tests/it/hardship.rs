@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::served::{await_address, until};
+use crate::served::{ask, await_address, until};
 
 const AGENT: &str = "an-agents-token-of-hardship";
 const OPERATOR: &str = "an-operators-token-of-hardship";
@@ -130,16 +130,8 @@ impl Troubled {
     }
 
     fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("x-agent-token", token)
-            .body(if body.is_null() { String::new() } else { body.to_string() })
-            .unwrap();
-        let mut response = config.build().new_agent().run(request).unwrap();
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
-        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        ask(&self.base, method, path, &[("x-agent-token", token)], &body)
     }
 
     fn plan(&self, command: &str) -> (u16, Value) {

@@ -3,14 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::mpsc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::served::{Served, start_with};
+use crate::served::Served;
 
 /// A request that a collector got.
 struct Got {
@@ -43,13 +42,6 @@ fn collector() -> (String, mpsc::Receiver<Got>) {
     (address, got)
 }
 
-fn served(environment: &[(&str, &str)]) -> Served {
-    let root = tempfile::tempdir().unwrap();
-    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (process, base) = start_with(root.path(), environment);
-    Served { root, process, base }
-}
-
 fn stop(server: &mut Served) {
     kill(Pid::from_raw(i32::try_from(server.process.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(server.process.wait().unwrap().success());
@@ -63,7 +55,7 @@ fn holds(body: &[u8], part: &[u8]) -> bool {
 fn a_collector_gets_each_request_as_part_of_its_callers_trace_and_nothing_more() {
     let (address, got) = collector();
     // Nothing of it is on the level of the log.
-    let mut server = served(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &address), ("AGENT_HUB_LOG_LEVEL", "ERROR")]);
+    let mut server = Served::with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &address), ("AGENT_HUB_LOG_LEVEL", "ERROR")]);
     let agent = server.agent();
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let plan = json!({ "command": "make zmark", "note": "zmark" }).to_string();
@@ -95,7 +87,7 @@ fn a_collector_that_is_not_there_or_not_an_address_stops_nothing() {
         (format!("http://{free}"), "could not send spans"),
         ("http://user:zmark@[".to_owned(), "the OTEL_EXPORTER_OTLP_… variables cannot be used"),
     ] {
-        let mut server = served(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+        let mut server = Served::with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
         assert_eq!(server.ask("GET", "/status", &[], "").0, 200);
         stop(&mut server);
         let log = fs::read_to_string(server.root.path().join("server.log")).unwrap();

@@ -59,9 +59,14 @@ pub(super) fn await_address(root: &Path) -> String {
 
 impl Served {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With some more of an environment.
+    pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let (process, base) = start(root.path());
+        let (process, base) = start_with(root.path(), environment);
         Self { root, process, base }
     }
 
@@ -79,16 +84,7 @@ impl Served {
 
     /// Asks with whatever headers, and returns the status and the body.
     pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(body.to_owned()).unwrap();
-        let agent = config.timeout_global(Some(Duration::from_secs(60))).build().new_agent();
-        let mut response = agent.run(request).unwrap();
-        let text = response.body_mut().read_to_string().unwrap();
-        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        ask(&self.base, method, path, headers, body)
     }
 
     pub(crate) fn by(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -120,6 +116,20 @@ impl Served {
             .output()
             .unwrap()
     }
+}
+
+/// Asks the server at `base` once, on a connection of its own.
+pub(super) fn ask(base: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+    let mut request = ureq::http::Request::builder().method(method).uri(format!("{base}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.to_owned()).unwrap();
+    let agent = config.timeout_global(Some(Duration::from_secs(60))).build().new_agent();
+    let mut response = agent.run(request).unwrap();
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
+    (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 pub(crate) fn alive(mark: &str) -> bool {
