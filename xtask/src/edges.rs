@@ -32,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "provara-store",
         ],
     ),
-    ("provara-server", &["provara-domain", "provara-gateway", "provara-metrics", "provara-redact"]),
+    ("provara-server", &["provara-domain", "provara-gateway", "provara-metrics"]),
     (
         "provara-cli",
         &[

@@ -25,6 +25,7 @@ mod otel;
 mod paint;
 mod prepare;
 mod progress;
+mod redaction;
 mod restore;
 mod retention;
 mod rules;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
-use provara_gateway::{Gateway, GatewayConfig, Parts, Platform};
+use provara_gateway::{Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
+use provara_redact::Redactor;
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
 use provara_server::{Bucket, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
@@ -25,7 +26,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{clock, mirror, retention, secrets, service, tell};
+use crate::{clock, mirror, redaction, retention, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -59,6 +60,7 @@ impl Platform for Host {
 struct Given {
     binary: PathBuf,
     policy: Policy,
+    redactor: Arc<Redactor>,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -67,7 +69,8 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     let binary = std::env::current_exe()?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
-    Ok(Given { binary, policy: policy(settings)?, tls: tls(settings)? })
+    let redactor = Arc::new(redaction::redactor(settings)?);
+    Ok(Given { binary, policy: policy(settings)?, redactor, tls: tls(settings)? })
 }
 
 /// Checks what a start would need, and starts nothing.
@@ -90,7 +93,7 @@ pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCod
     let inherited = service::inherited()?;
     let settings = &service::settled(settings, inherited.as_ref())?;
     let given = given(settings, listening)?;
-    let telling = tell::start(settings.log_level);
+    let telling = tell::start(settings.log_level, Arc::clone(&given.redactor));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(settings, given, inherited));
     // Last, so that the last request is told of too.
@@ -105,7 +108,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let listener = listen(settings, inherited).await?;
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
-    let gateway = gateway(settings, given.binary, given.policy).await?;
+    let gateway = gateway(settings, given.binary, given.policy, given.redactor).await?;
     let mirror =
         tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
@@ -177,12 +180,20 @@ async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -
 }
 
 /// The gateway at work, over a store of this folder alone.
-async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result<Gateway, Failure> {
+async fn gateway(
+    settings: &Settings,
+    binary: PathBuf,
+    policy: Policy,
+    redactor: Arc<Redactor>,
+) -> Result<Gateway, Failure> {
     secrets::private_dir(&settings.runtime)?;
     let workspace = make_workspace(settings)?;
     let store = Store::open(StoreConfig { runtime: settings.runtime.clone(), output_keep: settings.output_keep })
         .map_err(|error| other(&error))?;
     let keys = prepare::keys(settings, operator_known(&store).await?)?;
+    let known = redaction::tokens(Some(&keys.agent), keys.operator.as_ref());
+    let redactor = Arc::new(redactor.and(&known).map_err(|error| other(&error))?);
+    tell::redact_by(Arc::clone(&redactor));
     register(&store, settings, &keys).await?;
     let own = prepare::own_files(settings, &binary);
     drop_exposed(&store, &own).await?;
@@ -193,6 +204,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
     Gateway::start(Parts {
         store,
         policy,
+        redactor,
         runner: Some(runner),
         platform: Arc::new(Host),
         log_key: log_key(keys.log_seed)?,
@@ -205,6 +217,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy) -> Result
             own_paths: own.iter().filter_map(|(_, path)| path.to_str().map(str::to_owned)).collect(),
             single_token: settings.single_token,
             max_runs: MAX_RUNS,
+            output: settings.redact_output,
             version: VERSION,
         },
     })
@@ -298,6 +311,7 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
     protected.push(settings.root.join(".env"));
     protected.push(settings.root.join("provara.toml"));
     protected.push(settings.root.join("policies"));
+    protected.extend(settings.secrets.clone());
     Runner::start(RunnerConfig {
         runtime: settings.runtime.clone(),
         protected,
@@ -385,6 +399,9 @@ fn announce(settings: &Settings, base: &str) -> io::Result<()> {
     tell::say(&format!("Provara {VERSION} listens on {base}"));
     if settings.single_token {
         tell::warn("one token proposes and approves (AGENT_HUB_SINGLE_TOKEN=1)");
+    }
+    if settings.redact_output == OutputRedaction::Off {
+        tell::warn("secrets in what commands write are kept as they are (AGENT_HUB_REDACT_OUTPUT=0)");
     }
     if settings.token.is_none() {
         tell::say(&format!("  agents' token:   {}", settings.agent_token_path().display()));

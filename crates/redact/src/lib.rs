@@ -12,6 +12,6 @@ mod scan;
 
 pub use literal::Literal;
 pub use load::{RuleError, RuleErrors};
-pub use redactor::{Finding, Redacted, Redactor, Stream};
+pub use redactor::{Finding, Redacted, Redactor, Stream, TooMany};
 pub use rule::Rules;
 pub use scan::WINDOW;

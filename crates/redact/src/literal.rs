@@ -14,6 +14,10 @@ pub(crate) const HEAD: usize = 8;
 /// From here on, a line break within a form is the printing program's, not the text's.
 pub(crate) const FOLDED: usize = 16;
 
+/// What the parts of a secret variable's name end in, without an `s`.
+const SECRET_NAMES: [&str; 11] =
+    ["token", "secret", "key", "password", "passwd", "pas", "passphrase", "credential", "auth", "cookie", "pwd"];
+
 /// A value that is secret whatever it looks like.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Literal {
@@ -27,6 +31,18 @@ impl Literal {
     pub fn new(name: &str, value: impl Into<Vec<u8>>) -> Self {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         Self { name: name.chars().take(64).map(plain).collect(), value: value.into() }
+    }
+
+    /// Returns the value of the environment's variable `name`, where its name says that it is secret: a part of the name is
+    /// `token`, `secret`, `key`, `password`, `credentials` or the like. A path or a switch is no secret whatever it is called.
+    pub fn of_variable(name: &str, value: &str) -> Option<Self> {
+        let parts = || name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase);
+        let promises = parts()
+            .any(|part| SECRET_NAMES.iter().any(|known| part.strip_suffix('s').unwrap_or(&part).ends_with(known)));
+        let harmless = parts().any(|part| matches!(part.as_str(), "file" | "path" | "dir" | "sock" | "id" | "url"))
+            || value.starts_with(['/', '.'])
+            || value.bytes().all(|byte| byte.is_ascii_digit());
+        (promises && !harmless).then(|| Self::new(&format!("variable-{name}"), value))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -133,6 +149,28 @@ mod tests {
     fn short_values_have_no_forms_and_a_debug_text_shows_no_value() {
         assert_eq!(Literal::new("x", "short").forms().len(), 0);
         assert_eq!(format!("{:?}", Literal::new("My Name", "hunter2hunter2")), "Literal(my-name, …)");
+    }
+
+    #[test]
+    fn a_variables_name_says_whether_its_value_is_secret() {
+        let is_secret = |name: &str, value: &str| Literal::of_variable(name, value).is_some();
+        for name in
+            ["GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DB_PASS", "apiKey", "MY_CREDENTIALS", "api_keys"]
+        {
+            assert!(is_secret(name, "hunter2hunter2"), "{name}");
+        }
+        for (name, value) in [
+            ("PATH", "hunter2hunter2"),
+            ("KEYBOARD", "hunter2hunter2"),
+            ("TOKENIZER", "hunter2hunter2"),
+            ("OLDPWD", "/home/me/project"),
+            ("SSH_AUTH_SOCK", "hunter2hunter2"),
+            ("AGENT_HUB_TLS_KEY", "/etc/key.pem"),
+            ("AWS_ACCESS_KEY_ID", "hunter2hunter2"),
+            ("MAX_TOKENS", "100000000"),
+        ] {
+            assert!(!is_secret(name, value), "{name}");
+        }
     }
 
     #[test]

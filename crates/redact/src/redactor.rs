@@ -21,6 +21,7 @@ pub struct Redactor {
     secret_heads: Vec<Vec<u8>>,
     /// The longest keyword.
     pub(crate) longest: usize,
+    known: Vec<Literal>,
 }
 
 /// One way in which a known secret is printed.
@@ -119,12 +120,15 @@ impl Redactor {
             .kind(Some(AhoCorasickKind::DFA))
             .build(&heads.words)
             .map_err(|_| TooMany)?;
-        Ok(Self { rules, forms, keywords, entries: heads.entries, secret_heads, longest })
+        Ok(Self { rules, forms, keywords, entries: heads.entries, secret_heads, longest, known: literals.to_vec() })
     }
 
-    /// Returns the rules.
-    pub fn rules(&self) -> &Arc<Rules> {
-        &self.rules
+    /// Returns what finds these secrets and `literals` too.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn and(&self, literals: &[Literal]) -> Result<Self, TooMany> {
+        Self::new(Arc::clone(&self.rules), &[self.known.as_slice(), literals].concat())
     }
 
     /// Returns the secrets in `text`, in order.

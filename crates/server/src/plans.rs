@@ -178,7 +178,7 @@ pub(crate) async fn pending(
     query.done()?;
     let filter = CommandFilter { statuses: vec![Status::Pending], before, limit };
     let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed::<wire::Plan<'_>>(&records, limit))
+    Ok(listed(&records, limit, |record| wire::Plan::new(record, &app.gateway)))
 }
 
 /// Lists plans with what became of them, newest first.
@@ -196,13 +196,17 @@ pub(crate) async fn commands(
     query.done()?;
     let filter = CommandFilter { statuses, before, limit };
     let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed::<wire::Command<'_>>(&records, limit))
+    Ok(listed(&records, limit, |record| wire::Command::new(record, &app.gateway)))
 }
 
 /// A list as documented, an array; where it goes on is in a header.
-pub(crate) fn listed<'a, T: From<&'a PlanRecord> + Serialize>(records: &'a [PlanRecord], limit: u32) -> Response {
+pub(crate) fn listed<'a, T: Serialize>(
+    records: &'a [PlanRecord],
+    limit: u32,
+    shown: impl Fn(&'a PlanRecord) -> T,
+) -> Response {
     let full = u32::try_from(records.len()).is_ok_and(|count| count == limit);
-    let mut response = axum::Json(records.iter().map(T::from).collect::<Vec<_>>()).into_response();
+    let mut response = axum::Json(records.iter().map(shown).collect::<Vec<_>>()).into_response();
     if let Some(last) = records.last().filter(|_| full) {
         response.headers_mut().insert("x-next-cursor", last.seq.into());
     }
@@ -251,8 +255,8 @@ fn about<T>(
     Ok((id, read))
 }
 
-fn answered(record: &PlanRecord) -> Response {
-    axum::Json(wire::Command::from(record)).into_response()
+fn answered(app: &App, record: &PlanRecord) -> Response {
+    axum::Json(wire::Command::new(record, &app.gateway)).into_response()
 }
 
 /// Approves a plan and waits for its run.
@@ -279,7 +283,7 @@ pub(crate) async fn approve(
     let approval = Approval { idempotency: idempotency(&body.headers, "POST /approve", &body.bytes)?, ..approval };
     let record = app.gateway.approve(&who, &id, approval).await?;
     if asks_not_to_wait(&body.headers) {
-        return Ok((StatusCode::ACCEPTED, answered(&record)).into_response());
+        return Ok((StatusCode::ACCEPTED, answered(&app, &record)).into_response());
     }
     let record = app.gateway.settled(&who, &id).await?;
     if !record.status.is_settled() {
@@ -322,7 +326,7 @@ pub(crate) async fn deny(
     body: Body,
 ) -> Result<Response, Problem> {
     let (id, reason) = about(&id, body.optional(), denial)?;
-    Ok(answered(&app.gateway.deny(&who, &id, reason).await?))
+    Ok(answered(&app, &app.gateway.deny(&who, &id, reason).await?))
 }
 
 pub(crate) fn denial(fields: &mut Fields) -> Option<String> {
@@ -342,7 +346,7 @@ pub(crate) async fn edit(
     body: Body,
 ) -> Result<Response, Problem> {
     let (id, edit) = about(&id, body.required(), changes)?;
-    Ok(answered(&app.gateway.edit(&who, &id, edit).await?))
+    Ok(answered(&app, &app.gateway.edit(&who, &id, edit).await?))
 }
 
 pub(crate) fn changes(fields: &mut Fields) -> Edit {
@@ -366,7 +370,7 @@ pub(crate) async fn reopen(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(answered(&app.gateway.reopen(&who, &plan_id(&id)?).await?))
+    Ok(answered(&app, &app.gateway.reopen(&who, &plan_id(&id)?).await?))
 }
 
 /// Withdraws a plan that waits, or ends its run.
@@ -380,7 +384,7 @@ pub(crate) async fn cancel(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(answered(&app.gateway.cancel(&who, &plan_id(&id)?).await?))
+    Ok(answered(&app, &app.gateway.cancel(&who, &plan_id(&id)?).await?))
 }
 
 /// Gives a run more time.
@@ -397,7 +401,7 @@ pub(crate) async fn extend(
 ) -> Result<Response, Problem> {
     let (id, asked) = about(&id, body.required(), extension)?;
     let Some(asked) = asked else { return Err(Problem::fields(Vec::new())) };
-    Ok(answered(&app.gateway.extend(&who, &id, asked).await?))
+    Ok(answered(&app, &app.gateway.extend(&who, &id, asked).await?))
 }
 
 pub(crate) fn extension(fields: &mut Fields) -> Option<Timeout> {

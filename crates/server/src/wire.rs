@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
     DecisionKind, DecisionMethod, EnvName, Limit, Note, Role, Severity, Shell, SpawnFailure, Status, Verdict,
 };
-use provara_gateway::{Explanation, PlanRecord, RunRecord, TokenRecord};
+use provara_gateway::{Explanation, Gateway, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -125,12 +125,23 @@ impl<'a> Queued<'a> {
     }
 }
 
+/// A secret that stands in a command.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Secret {
+    /// The id of the rule that knows it, or the name of a secret that the server knows.
+    rule: String,
+    /// Its bytes.
+    span: Span,
+}
+
 /// A proposed command with its context.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Plan<'a> {
     pending_id: &'a str,
     /// The command, to the byte.
     command: &'a str,
+    /// The secrets that stand in the command. They are marked and not hidden: an approver sees what will run.
+    secrets: Vec<Secret>,
     cwd: &'a str,
     timeout_s: u32,
     /// What the agent says about it.
@@ -171,12 +182,19 @@ pub(crate) struct Plan<'a> {
     judgement: Judgement<'a>,
 }
 
-impl<'a> From<&'a PlanRecord> for Plan<'a> {
-    fn from(record: &'a PlanRecord) -> Self {
+impl From<provara_gateway::Finding> for Secret {
+    fn from(known: provara_gateway::Finding) -> Self {
+        Self { rule: known.rule, span: Span { start: known.range.start, end: known.range.end } }
+    }
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, gateway: &Gateway) -> Self {
         let plan = &record.plan;
         Self {
             pending_id: plan.id.as_str(),
             command: plan.command.as_str(),
+            secrets: gateway.secrets(record).into_iter().map(Secret::from).collect(),
             cwd: plan.cwd.as_str(),
             timeout_s: plan.timeout.seconds(),
             note: record.note.as_ref().map(Note::as_str),
@@ -236,15 +254,13 @@ pub(crate) struct Command<'a> {
     run: Option<Run<'a>>,
 }
 
-impl<'a> From<&'a PlanRecord> for Command<'a> {
-    fn from(record: &'a PlanRecord) -> Self {
-        Self::with_output(record, None)
-    }
-}
-
 impl<'a> Command<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, gateway: &Gateway) -> Self {
+        Self::with_output(record, gateway, None)
+    }
+
     /// A plan with its run's output as text.
-    pub(crate) fn with_output(record: &'a PlanRecord, texts: Option<Texts>) -> Self {
+    pub(crate) fn with_output(record: &'a PlanRecord, gateway: &Gateway, texts: Option<Texts>) -> Self {
         let decision = record.decision.as_ref().map(|known| Decision {
             decision: known.decision.decision,
             approver: known.decision.approver.as_str(),
@@ -255,7 +271,7 @@ impl<'a> Command<'a> {
             at: known.decision.ts.rfc3339(),
         });
         Self {
-            plan: record.into(),
+            plan: Plan::new(record, gateway),
             superseded_by: record.superseded_by.as_ref().map(|id| id.as_str()),
             origin: record.origin.as_ref().map(|id| id.as_str()),
             decision,
@@ -354,6 +370,8 @@ pub(crate) struct Run<'a> {
     stdout_bytes: u64,
     /// How many bytes the command wrote, kept or not.
     stderr_bytes: u64,
+    /// How many secrets were replaced by `[redacted:RULE]` in what it wrote, before anything kept it; 0 while it runs.
+    redactions: u64,
     /// The first MiB as text; what is not UTF-8 is replaced here and whole in `/runs/{id}/output`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -393,6 +411,7 @@ impl<'a> Run<'a> {
                 .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
             stdout_bytes: run.stdout_bytes,
             stderr_bytes: run.stderr_bytes,
+            redactions: run.redactions,
             stdout,
             stdout_truncated,
             stderr,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{CommandText, Name, Principal, Role, Roles, Shell, Timeout, Timestamp, TokenId};
-use provara_gateway::{Gateway, GatewayConfig, Parts, Platform, Proposal};
+use provara_gateway::{Gateway, GatewayConfig, OutputRedaction, Parts, Platform, Proposal};
 use provara_policy::{Policy, Strictness};
+use provara_redact::{Redactor, Rules};
 use provara_store::{Store, StoreConfig};
 
 /// When every world begins, in milliseconds since 1970.
@@ -63,6 +64,7 @@ pub async fn world(pending_cap: u32) -> World {
     let gateway = Gateway::start(Parts {
         store,
         policy: Policy::builtin(Strictness::Ask).unwrap(),
+        redactor: Arc::new(Redactor::new(Arc::new(Rules::builtin().unwrap()), &[]).unwrap()),
         runner: None,
         platform: shared,
         log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
@@ -75,6 +77,7 @@ pub async fn world(pending_cap: u32) -> World {
             own_paths: vec![runtime.path().canonicalize().unwrap().to_str().unwrap().to_owned()],
             single_token: false,
             max_runs: 4,
+            output: OutputRedaction::On,
             version: "test",
         },
     })

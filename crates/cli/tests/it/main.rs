@@ -15,6 +15,7 @@ mod operations;
 #[cfg(feature = "otel")]
 mod otel;
 mod schema;
+mod secrets;
 mod served;
 mod service;
 mod serving;

@@ -53,11 +53,19 @@ class Queued(TypedDict):
     url: str
 
 
+class Secret(TypedDict):
+    """A secret that stands in a command, by the rule that knows it."""
+
+    rule: str
+    span: Any
+
+
 class PendingPlan(TypedDict):
     """A plan that waits for a person."""
 
     pending_id: str
     command: str
+    secrets: list[Secret]
     cwd: str
     timeout_s: int
     note: str | None
@@ -100,6 +108,7 @@ class Run(TypedDict, total=False):
     enforced: Any
     stdout_bytes: int
     stderr_bytes: int
+    redactions: int
     stdout: str
     stderr: str
     stdout_truncated: bool
