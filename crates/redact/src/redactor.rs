@@ -170,16 +170,17 @@ impl Redactor {
         Redacted { text: redacted, found }
     }
 
+    /// Of two that found the same, the one whose name tells more comes first.
     pub(crate) fn rank(&self, machine: Machine) -> usize {
         match machine {
-            Machine::Rule(rule) => rule,
-            Machine::Form { form, .. } => self.rules.rules.len() + form,
+            Machine::Form { form, .. } => form,
+            Machine::Rule(rule) => self.forms.len() + rule,
         }
     }
 
     pub(crate) fn name(&self, rank: usize) -> &str {
-        let form = || self.forms.get(rank.checked_sub(self.rules.rules.len())?).map(|form| form.name.as_str());
-        self.rules.rules.get(rank).map(|rule| rule.id.as_str()).or_else(form).unwrap_or_default()
+        let rule = || self.rules.rules.get(rank.checked_sub(self.forms.len())?).map(|rule| rule.id.as_str());
+        self.forms.get(rank).map(|form| form.name.as_str()).or_else(rule).unwrap_or_default()
     }
 
     /// Where what a candidate may claim begins.

@@ -80,7 +80,7 @@ enum Place {
 #[derive(Debug)]
 struct Found {
     range: Range<usize>,
-    /// The rules' order, then the literals'.
+    /// Known secrets first, then the rules in their order.
     rank: usize,
 }
 

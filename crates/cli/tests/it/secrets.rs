@@ -83,7 +83,7 @@ fn attack_34_a_private_key_and_a_password_do_not_leave_with_the_output() {
 #[test]
 fn attack_34_whoever_follows_sees_a_prompt_and_no_secret() {
     let server = Served::new();
-    let command = r#"t=$(cat); printf '%s' "${t:0:20}"; printf x >&2; until [ -e go ]; do :; done; printf '%s\nnext? ' "${t:20}"; until [ -e end ]; do :; done"#;
+    let command = r#"t=$(cat); printf '%s' "${t:0:20}"; printf ! >&2; until [ -e go ]; do :; done; printf '%s\nnext? ' "${t:20}"; until [ -e end ]; do :; done"#;
     let (_, made) =
         server.by(&server.agent(), "POST", "/plan", &json!({ "command": command, "stdin": server.agent() }));
     let id = made["pending_id"].as_str().unwrap();
@@ -101,7 +101,7 @@ fn attack_34_whoever_follows_sees_a_prompt_and_no_secret() {
         server.ask("GET", &path, &[("x-agent-token", &server.agent())], "").1.as_str().unwrap_or_default().to_owned()
     };
     let workspace = server.root.path().join("workspace");
-    until("the first half to be written", || output("stderr") == "x");
+    until("the first half to be written", || output("stderr") == "!");
     assert_eq!(output("stdout"), "", "half of a token was told");
     fs::write(workspace.join("go"), "").unwrap();
     until("the prompt", || output("stdout") == "[redacted:agent-token]\nnext? ");
