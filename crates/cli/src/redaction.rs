@@ -20,7 +20,9 @@ pub(crate) fn redactor(settings: &Settings) -> Result<Redactor, Failure> {
     // A name or a value that is no text cannot be printed as text either.
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    known.extend(variables.filter_map(|(name, value)| Literal::of_variable(&name, &value)));
+    // Our own settings are among them: which of those are secret is known.
+    let others = variables.filter(|(name, _)| !name.starts_with(config::PREFIX));
+    known.extend(others.filter_map(|(name, value)| Literal::of_variable(&name, &value)));
     Redactor::new(Arc::new(rules), &known).map_err(|error| Failure::Usage(error.to_string()))
 }
 

@@ -52,6 +52,16 @@ fn the_part_that_is_the_secret_can_be_named() {
 }
 
 #[test]
+fn the_documents_example_can_be_used_as_it_stands() {
+    let document = include_str!("../../../../docs/secrets.md");
+    let example = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let redactor = Redactor::new(Arc::new(Rules::parse(example).unwrap()), &[]).unwrap();
+    let text =
+        redactor.redact_text("hk_eu_9f86d081884c7d659a2feaa0c55ad015 hk_eu_00000000000000000000000000000000").text;
+    assert_eq!(text, "hk_[redacted:house-key] hk_eu_00000000000000000000000000000000");
+}
+
+#[test]
 fn what_cannot_be_used_is_refused_with_words() {
     for (lines, expected) in [
         ("keywords = [\"hk_\"]", "missing field `regex`"),
