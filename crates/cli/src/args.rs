@@ -39,7 +39,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// Start the server
     #[command(
-        after_help = "The first start makes the runtime folder and the tokens and says where they are. SIGTERM ends it in order: no\nnew work, running commands get 10 s; a second signal ends it at once.\n\nExample:\n  AGENT_HUB_ROOT=/srv/provara provara serve"
+        after_help = "ROOT has to be there; the first start makes the runtime folder and the tokens in it and says where they are. SIGTERM ends it in order: no\nnew work, running commands get 10 s; a second signal ends it at once.\n\nExample:\n  mkdir -p ~/provara\n  provara --root ~/provara serve"
     )]
     Serve {
         /// Listen beyond this machine without TLS: tokens and commands can be read on the way
@@ -93,6 +93,29 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
+    /// List what was proposed and what became of it, newest first
+    #[command(
+        after_help = "The log itself, which can be checked, is `provara audit`.\n\nExample:\n  provara history --limit 10\n  provara history --state denied"
+    )]
+    History {
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Only plans in this state: pending, approved, running, finished, denied, blocked, expired, lost, …
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Print what a run wrote, both streams
+    #[command(
+        after_help = "Ends with 0 whatever the command's own code was; `attach` ends with that.\n\nExample:\n  provara logs 20260101_120000_0123456789abcdef\n  provara logs -f 20260101_120000_0123456789abcdef"
+    )]
+    Logs {
+        /// The run, or the plan that it is of
+        id: String,
+        /// Go on until the run ends
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Show a plan with everything that will run and everything that is known about it
     #[command(after_help = "Example:\n  provara show 20260101_120000_0123456789abcdef")]
     Show { id: String },
@@ -142,7 +165,7 @@ pub(crate) enum Command {
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// Let an expired plan wait again, as a new one
+    /// Plan anew what expired, was not run because something changed, or whose run was lost
     #[command(after_help = "Example:\n  provara reopen 20260101_120000_0123456789abcdef")]
     Reopen { id: String },
     /// Let a command run longer, counted from its start
@@ -230,7 +253,7 @@ pub(crate) enum Command {
         force: bool,
     },
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  provara completions bash > /etc/bash_completion.d/provara")]
+    #[command(after_help = "Example:\n  provara completions bash > provara.bash\n  provara completions zsh > _provara")]
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages into a folder, or print the first one
     #[command(after_help = "Example:\n  provara man /usr/local/share/man/man1")]
@@ -287,8 +310,17 @@ pub(crate) struct Following {
     #[arg(long)]
     pub(crate) cancel_on_interrupt: bool,
     /// How long to try again when the server goes away
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_FOR)]
     pub(crate) retry_for: u32,
+}
+
+/// How long a server that went away is waited for, seconds.
+const RETRY_FOR: u32 = 60;
+
+impl Default for Following {
+    fn default() -> Self {
+        Self { cancel_on_interrupt: false, retry_for: RETRY_FOR }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,16 +2,22 @@
 
 use std::io::Read;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config::{Secret, Settings, Source};
 
+/// What is read of the file that names the address, in bytes.
+const LONGEST_ADDRESS: u64 = 200;
+
 /// Why a request did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("no server answers at {base}; start one with `provara serve`, or set AGENT_HUB_BASE ({cause})")]
+    #[error(
+        "no server answers at {base}; start one with `provara serve`, or name its folder with --root or its address with --base ({cause})"
+    )]
     Unreachable { base: String, cause: Box<ureq::Error> },
     #[error("the server at {base} went away while it answered")]
     Cut { base: String },
@@ -29,6 +35,11 @@ impl ClientError {
     /// Whether the same question may be answered a little later.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Cut { .. } | Self::Refused { status: 429 | 502..=504, .. })
+    }
+
+    /// Whether the server knows nothing of that name.
+    pub(crate) const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
     }
 }
 
@@ -49,7 +60,10 @@ impl Client {
         let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
         let (base, from) = match &settings.base {
             Some((base, from)) => (base.trim_end_matches('/').to_owned(), Some(from)),
-            None => (format!("{scheme}://{}", authority(&settings.host, settings.port)), None),
+            None => {
+                let configured = || format!("{scheme}://{}", authority(&settings.host, settings.port));
+                (announced(&settings.runtime).unwrap_or_else(configured), None)
+            }
         };
         if matches!(from, Some(Source::File(_))) && !base.starts_with("https://") && !is_loopback(&base) {
             return Err(ClientError::Unencrypted { base });
@@ -152,7 +166,7 @@ impl Client {
 }
 
 /// Whose certificates are believed: the usual authorities', or a private one's alone.
-fn trust(settings: &Settings) -> Result<ureq::tls::TlsConfig, ClientError> {
+pub(crate) fn trust(settings: &Settings) -> Result<ureq::tls::TlsConfig, ClientError> {
     let Some(path) = &settings.ca_cert else { return Ok(ureq::tls::TlsConfig::default()) };
     let failed = |why: String| ClientError::Authority { path: path.display().to_string(), why };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
@@ -181,6 +195,14 @@ fn detail(body: &Value, status: u16) -> String {
         }
         _ => format!("the server answered {status}"),
     }
+}
+
+/// Returns where the server in `runtime` says that it listens: it knows the port that it took. Only an address of this
+/// machine is believed, so that a forged file sends no token away.
+fn announced(runtime: &Path) -> Option<String> {
+    let mut text = String::new();
+    std::fs::File::open(runtime.join("address")).ok()?.take(LONGEST_ADDRESS).read_to_string(&mut text).ok()?;
+    Some(text.trim().to_owned()).filter(|base| is_loopback(base))
 }
 
 fn authority(host: &str, port: u16) -> String {

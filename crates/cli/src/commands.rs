@@ -1,7 +1,7 @@
 //! The commands about plans that speak to a server, and what all of those share: who asks, and how an answer is given.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -53,7 +53,10 @@ pub(crate) struct Change {
 impl Session {
     pub(crate) fn plan(&self, proposal: &Proposal) -> Result<ExitCode, Failure> {
         let answer = self.propose(&self.agent()?, proposal)?;
-        self.answer(&answer, |out, _| writeln!(out, "{}", visible_line(text(&answer, "pending_id"))))
+        let id = visible_line(text(&answer, "pending_id"));
+        self.answer(&answer, |out, _| writeln!(out, "{id}"))?;
+        self.suggest(&format!("it waits for a person; follow it with `provara attach {id}`"));
+        Ok(ExitCode::SUCCESS)
     }
 
     pub(crate) fn status(&self, id: Option<&str>, wait: Option<u32>) -> Result<ExitCode, Failure> {
@@ -98,12 +101,43 @@ impl Session {
         self.answer(&answer, |out, paint| match rows.is_empty() {
             true => writeln!(out, "nothing waits"),
             false => table::write(out, paint, &["ID", "AGE", "AGENT", "VERDICT", "SEVERITY", "COMMAND"], &rows),
+        })?;
+        if !rows.is_empty() {
+            self.suggest("see all of one with `provara show ID`; then `provara approve ID` or `provara deny ID`");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What was proposed and what became of it, newest first.
+    pub(crate) fn history(&self, limit: u32, state: Option<&str>) -> Result<ExitCode, Failure> {
+        let state = state.map(|state| format!("&state={}", encoded(state))).unwrap_or_default();
+        let answer = self.reader()?.get(&format!("/commands?limit={limit}{state}"))?;
+        let now = unix_now();
+        let row = |plan: &Value| {
+            let own = |field: &str| Cell::of(text(plan, field));
+            let since = plan.get("ts").and_then(Value::as_f64).map(|ts| table::age(now - ts)).unwrap_or_default();
+            let run = plan.get("run").filter(|run| run.get("outcome").is_some_and(|outcome| !outcome.is_null()));
+            let end = run.map(ending).unwrap_or_default();
+            // Its first words: `show` has the rest.
+            let end = end.split([':', '(']).next().unwrap_or_default().trim_end();
+            let command = Cell::first_line(text(plan, "command"));
+            vec![own("pending_id"), Cell::of(&since), own("agent"), own("state"), Cell::of(end), command]
+        };
+        let rows: Vec<Vec<Cell>> = answer.as_array().into_iter().flatten().map(row).collect();
+        self.answer(&answer, |out, paint| match rows.is_empty() {
+            true => writeln!(out, "nothing was proposed"),
+            false => table::write(out, paint, &["ID", "AGE", "AGENT", "STATE", "ENDING", "COMMAND"], &rows),
         })
     }
 
     pub(crate) fn show(&self, id: &str) -> Result<ExitCode, Failure> {
         let answer = self.reader()?.get(&plan_path(id))?;
-        self.answer(&answer, |out, paint| page(out, paint, &io::stdout()).plan(&answer))
+        self.answer(&answer, |out, paint| page(out, paint, &io::stdout()).plan(&answer))?;
+        if text(&answer, "state") == "pending" {
+            let id = visible_line(id);
+            self.suggest(&format!("decide with `provara approve {id}`, or `provara deny {id} --reason TEXT`"));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Shows the plan, asks, and approves exactly the digest that was shown.
@@ -224,12 +258,25 @@ impl Session {
         }
     }
 
+    /// Tells a person on a terminal what usually comes next. Scripts are not told: nobody reads it there.
+    fn suggest(&self, line: &str) {
+        if !self.json && io::stderr().is_terminal() {
+            self.advise(&format!("next: {line}"));
+        }
+    }
+
     pub(crate) fn agent(&self) -> Result<Client, Failure> {
         let token = match self.settings.token.clone() {
             Some(token) => Some(token),
             None => kept(&self.settings.agent_token_path())?,
         };
-        let missing = || Failure::Usage("no agent's token: set AGENT_HUB_TOKEN, or start the server once".to_owned());
+        let missing = || {
+            Failure::Usage(format!(
+                "no token: there is none that you may read in `{}`; name the server's folder with --root, or set \
+                 AGENT_HUB_TOKEN (an agent's) or AGENT_HUB_OPERATOR_TOKEN (yours)",
+                self.settings.runtime.display()
+            ))
+        };
         Ok(Client::new(&self.settings, Some(token.ok_or_else(missing)?))?)
     }
 

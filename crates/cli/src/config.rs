@@ -16,8 +16,12 @@ pub(crate) const PREFIX: &str = "AGENT_HUB_";
 pub(crate) const KEYS: &[(&str, &str, &str)] = &[
     ("ALLOWED_HOSTS", "", "names that browsers may call this server by, separated by commas"),
     ("ALLOW_HOST_SAME_USER", "0", "1: the profile `host` runs even where it cannot be kept from Provara's own files"),
-    ("BASE", "", "the server's address, for clients"),
-    ("CA_CERT", "", "the authority's certificates that clients believe, PEM; the public ones where absent"),
+    ("BASE", "", "the server's address, for clients; where absent, what the server in ROOT says, else HOST and PORT"),
+    (
+        "CA_CERT",
+        "",
+        "the authority's certificates that clients, and the server at its checkpoint sinks, believe, PEM; the public ones where absent",
+    ),
     ("CHECKPOINT_SINKS", "", "where checkpoints and entries are copied to: file:PATH, http(s)://…, git:PATH"),
     ("CORS_ORIGINS", "", "loopback origins whose pages may call the API"),
     ("HOST", "127.0.0.1", "the address to listen on"),
@@ -83,7 +87,7 @@ pub(crate) enum ConfigError {
     },
     #[error("`{}` cannot be understood: {why}", path.display())]
     Syntax { path: PathBuf, why: String },
-    #[error("the folder `{}` cannot be found", path.display())]
+    #[error("the folder `{}` cannot be used; make it with `mkdir -p`, or name another with --root", path.display())]
     Root {
         path: PathBuf,
         #[source]

@@ -62,13 +62,22 @@ pub(crate) fn demo(decider: Decider) -> Result<ExitCode, Failure> {
         .env("AGENT_HUB_ROOT", scratch.path())
         .env("AGENT_HUB_TOKEN", token("agent_hub_token.txt")?.trim())
         .stdin(Stdio::null())
-        .spawn()?;
+        .spawn()
+        .map_err(|error| {
+            Failure::Other(format!("the demo's agent is a bash script, and bash cannot be started: {error}"))
+        })?;
     let mut agent = Ended(agent);
     let worked = decide_until_done(&operator, &mut agent.0, decider)?;
 
     let verified = verify(&operator, scratch.path(), &binary)?;
     let stopped = stop(&mut server.0)?;
-    say(if worked && verified && stopped { "demo: all well" } else { "demo: something failed; see above" })?;
+    say(match (worked, verified && stopped) {
+        (true, true) => {
+            "demo: all well; nothing is left behind. Next, in earnest: mkdir -p ~/provara; provara --root ~/provara serve"
+        }
+        (false, true) => "demo: the agent did not get all that it asked for, or could not use it; see above",
+        (_, false) => "demo: something failed; see above",
+    })?;
     Ok(if worked && verified && stopped { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -152,7 +161,9 @@ fn ask() -> io::Result<bool> {
     write!(out, "   approve? [y/N] ")?;
     out.flush()?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        say("nobody answers, which is no yes; --yes decides for you")?;
+    }
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 

@@ -147,7 +147,8 @@ impl Page<'_> {
             };
             let cut = run.get(format!("{stream}_truncated")).and_then(Value::as_bool) == Some(true);
             writeln!(self.out, "{stream}{}", if cut { "    its beginning; `provara attach` shows all" } else { "" })?;
-            self.quote(&visible(output))?;
+            // The end of the last line begins no line of its own.
+            self.quote(&visible(output.strip_suffix('\n').unwrap_or(output)))?;
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ pub(crate) fn doctor(session: &Session) -> Result<ExitCode, Failure> {
         .map(|it| json!({ "level": it.level.as_str(), "check": it.check, "text": it.text, "cure": it.cure }))
         .collect();
     session.answer(&json!({ "ok": !bad, "findings": findings }), |out, paint| {
-        for finding in &found.0 {
+        for (n, finding) in found.0.iter().enumerate() {
             let tone = match finding.level {
                 Level::Ok => Tone::Good,
                 Level::Warn => Tone::Careful,
@@ -95,10 +95,15 @@ pub(crate) fn doctor(session: &Session) -> Result<ExitCode, Failure> {
             };
             let level = paint.paint(tone, &format!("{:4}", finding.level.as_str().to_uppercase()));
             writeln!(out, "{level}  {}: {}", finding.check, visible_line(&finding.text))?;
-            if !finding.cure.is_empty() {
+            // What is cured alike is listed first, and its cure told once.
+            let alike = found.0.get(n + 1).is_some_and(|next| next.cure == finding.cure);
+            if !finding.cure.is_empty() && !alike {
                 writeln!(out, "      cure: {}", finding.cure)?;
             }
         }
+        let count = |level| found.0.iter().filter(|finding| finding.level == level).count();
+        let (fails, warns) = (count(Level::Fail), count(Level::Warn));
+        writeln!(out, "\n{} looked at: {fails} wrong, {warns} worth a thought", found.0.len())?;
         writeln!(out, "{}", if bad { "NOT OK" } else { "OK" })
     })?;
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -147,8 +152,8 @@ fn folders(found: &mut Findings, settings: &Settings) -> io::Result<()> {
 
 /// Whoever reads one of these can approve, sign, or read everything.
 fn secrets(found: &mut Findings, settings: &Settings) {
-    const CURE: &str =
-        "run the server as a user that no agent runs as; keep its runtime folder closed to everybody else";
+    const CURE: &str = "run the server as a user that no agent runs as (`provara setup` installs one), or remove \
+         `operator_token.txt` once you keep it elsewhere; a file that you cannot read is no finding";
     let files = [
         ("operator's token", settings.operator_token_path()),
         ("log's key", settings.log_key_path()),
@@ -314,8 +319,8 @@ fn server(found: &mut Findings, session: &Session) {
     };
     let report = health.get("confinement").unwrap_or(&Value::Null);
     if !text(report, "problem").is_empty() {
-        let cure = "allow mount, process and user namespaces, or start the server as root";
-        return found.fail("confinement", format!("commands are not run here: {}", text(report, "problem")), cure);
+        let problem = text(report, "problem");
+        return found.fail("confinement", format!("commands are not run here: {problem}"), prepare::cure(problem));
     }
     found.ok("confinement", format!("commands run as {}", text(report, "run_as")));
     for mechanism in report.get("mechanisms").and_then(Value::as_array).into_iter().flatten() {

@@ -54,14 +54,36 @@ impl Failure {
         json!({ "detail": text, "code": code })
     }
 
+    /// What helps, where the server's words do not say it: they are written for programs as well.
+    fn next_step(&self) -> Option<&'static str> {
+        let Self::Client(ClientError::Refused { status, code, body, .. }) = self else { return None };
+        let state = body.get("state").and_then(Value::as_str).unwrap_or_default();
+        match (*status, code.as_str(), state) {
+            (401, ..) => Some(
+                "is it a token of this server? AGENT_HUB_TOKEN and AGENT_HUB_OPERATOR_TOKEN go before the files in ROOT/runtime",
+            ),
+            (403, "forbidden", _) => Some("use a token with that role: AGENT_HUB_OPERATOR_TOKEN for what people do"),
+            (403, "policy_denied", _) => {
+                Some("`provara policy check COMMAND` shows the part that is meant; change that")
+            }
+            (404, "not_found", _) => Some("`provara history` lists the plans that you may see"),
+            (409, _, "expired") => Some("`provara reopen ID` lets it wait again, as a new plan"),
+            (409, "plan_not_pending", _) => Some("`provara show ID` tells what became of it"),
+            (409, "digest_mismatch" | "judgement_changed", _) => Some("look again with `provara show ID`, then decide"),
+            (422, ..) => Some("the command's --help names what it takes"),
+            (429, ..) => Some("wait a little; `provara pending` shows what fills the queue"),
+            _ => None,
+        }
+    }
+
     /// Nobody reads our output any more; there is nobody to tell.
     fn is_nobody_listening(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Tells the person why, with every cause. A closed stderr is nobody listening.
-pub(crate) fn complain(failure: &Failure, as_json: bool) {
+/// Tells the person why, with every cause, and what to do next. A closed stderr is nobody listening.
+pub(crate) fn complain(failure: &Failure, as_json: bool, quiet: bool) {
     if failure.is_nobody_listening() {
         return;
     }
@@ -76,4 +98,7 @@ pub(crate) fn complain(failure: &Failure, as_json: bool) {
     }
     // Further lines are marked: none of them may pass for a message of its own.
     let _ = writeln!(io::stderr(), "provara: {}", display::visible(&text.replace('\n', "\n  | ")));
+    if let Some(next) = failure.next_step().filter(|_| !quiet) {
+        let _ = writeln!(io::stderr(), "  next: {next}");
+    }
 }

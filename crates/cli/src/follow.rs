@@ -20,6 +20,15 @@ use crate::progress::Progress;
 /// How long until a server that went away is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Where copying an output ends.
+#[derive(Clone, Copy)]
+enum Until {
+    /// With the run.
+    Ended,
+    /// With what was written so far.
+    Now,
+}
+
 /// A plan being followed.
 struct Followed<'a> {
     session: &'a Session,
@@ -44,6 +53,23 @@ impl Session {
 
     pub(crate) fn attach(&self, id: &str, following: &Following) -> Result<ExitCode, Failure> {
         Followed { session: self, client: self.reader()?, following, id: id.to_owned() }.until_the_end()
+    }
+
+    /// Prints what a run wrote. Its id or its plan's will do: both look alike.
+    pub(crate) fn logs(&self, id: &str, follow: bool) -> Result<ExitCode, Failure> {
+        let client = self.reader()?;
+        let run = match client.get(&format!("/runs/{}", encoded(id))) {
+            Ok(_) => id.to_owned(),
+            Err(error) if error.is_unknown() => {
+                let plan = client.get(&plan_path(id))?;
+                run_id(&plan).ok_or_else(|| never_ran(text(&plan, "state"), &plan))?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let following = Following::default();
+        let until = if follow { Until::Ended } else { Until::Now };
+        Followed { session: self, client, following: &following, id: id.to_owned() }.copy_output(&run, until)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -72,7 +98,7 @@ impl Followed<'_> {
         };
         drop(waiting);
         if !self.session.json {
-            self.copy_output(&run)?;
+            self.copy_output(&run, Until::Ended)?;
         }
         let ended = loop {
             let plan = self.looked_at()?;
@@ -136,10 +162,11 @@ impl Followed<'_> {
     }
 
     /// Both streams at once: a command that fills one while we wait on the other would never end.
-    fn copy_output(&self, run: &str) -> Result<(), Failure> {
+    fn copy_output(&self, run: &str, until: Until) -> Result<(), Failure> {
         thread::scope(|scope| {
-            let other = scope.spawn(|| self.copy(run, "stderr", io::stderr(), io::stderr().is_terminal()));
-            let first = self.copy(run, "stdout", io::stdout(), io::stdout().is_terminal());
+            let other =
+                scope.spawn(move || self.copy((run, "stderr"), until, io::stderr(), io::stderr().is_terminal()));
+            let first = self.copy((run, "stdout"), until, io::stdout(), io::stdout().is_terminal());
             let second = other.join().unwrap_or_else(|_| Err(io::Error::other("reading stderr failed").into()));
             first.and(second)
         })
@@ -147,13 +174,21 @@ impl Followed<'_> {
 
     /// A terminal gets everything visible; a pipe or a file gets the command's bytes. Goes on where it stopped when the
     /// server comes back.
-    fn copy(&self, run: &str, stream: &str, mut to: impl Write, made_visible: bool) -> Result<(), Failure> {
+    fn copy(
+        &self,
+        (run, stream): (&str, &str),
+        until: Until,
+        mut to: impl Write,
+        made_visible: bool,
+    ) -> Result<(), Failure> {
         let mut shown = VisibleStream::default();
         let mut buffer = vec![0; 16 << 10];
         let mut offset = 0u64;
         let mut patience = Patience::of(self.following);
         loop {
-            let path = format!("/runs/{}/output?stream={stream}&offset={offset}&follow=1", encoded(run));
+            let follow = u8::from(matches!(until, Until::Ended));
+            let path = format!("/runs/{}/output?stream={stream}&offset={offset}&follow={follow}", encoded(run));
+            let begun_at = offset;
             let mut from = match self.client.stream_from(&path) {
                 Ok((begins, from)) => {
                     if begins > offset {
@@ -170,6 +205,10 @@ impl Followed<'_> {
                 Err(error) => return Err(self.gone(error)),
             };
             while let Ok(read) = from.read(&mut buffer) {
+                // Without following, what comes is a page: the end is a page with nothing in it.
+                if read == 0 && matches!(until, Until::Now) && offset > begun_at {
+                    break;
+                }
                 let bytes = buffer.get(..read).unwrap_or_default();
                 match (read, made_visible) {
                     (0, true) => to.write_all(shown.finish().as_bytes())?,
@@ -182,6 +221,9 @@ impl Followed<'_> {
                 }
                 offset += u64::try_from(read).unwrap_or(0);
                 patience = Patience::of(self.following);
+            }
+            if matches!(until, Until::Now) && offset > begun_at {
+                continue;
             }
             if !patience.lasts() {
                 return Err(self.gone(ClientError::Cut { base: self.client.base().to_owned() }));

@@ -36,6 +36,7 @@ mod setup;
 mod table;
 mod tell;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -50,17 +51,29 @@ use crate::failure::{Failure, complain};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refused(&error));
     let own_ending = matches!(cli.command, Command::Run { .. } | Command::Attach { .. });
-    let as_json = cli.common.json;
+    let (as_json, quiet) = (cli.common.json, cli.common.quiet);
     match act(cli) {
         Ok(code) => code,
         Err(failure) => {
-            complain(&failure, as_json);
+            complain(&failure, as_json, quiet);
             // The command's codes are its own; 125 says that the ending was not one of them.
             if own_ending { ExitCode::from(125) } else { failure.code() }
         }
     }
+}
+
+/// Ends with what is wrong with the words that were typed, or with the help that they asked for.
+fn refused(error: &clap::Error) -> ! {
+    let _ = error.print();
+    // The commonest slip of all: what to run is set off, so that its own options are not taken for ours.
+    let taken = error.kind() == clap::error::ErrorKind::UnknownArgument;
+    let usage = error.get(clap::error::ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+    if taken && usage.contains("-- <COMMAND>") {
+        let _ = writeln!(std::io::stderr(), "\nthe command comes after `--`, as in `provara plan -- ls -l`");
+    }
+    std::process::exit(error.exit_code())
 }
 
 fn act(cli: Cli) -> Result<ExitCode, Failure> {
@@ -102,6 +115,8 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Attach { id, following } => session.attach(&id, &following),
         Command::Status { id, wait } => session.status(id.as_deref(), wait),
         Command::Pending { limit } => session.pending(limit),
+        Command::Logs { id, follow } => session.logs(&id, follow),
+        Command::History { limit, state } => session.history(limit, state.as_deref()),
         Command::Show { id } => session.show(&id),
         Command::Approve { id, yes, reason, profile, no_wait } => {
             session.approve(&id, Yes { certain: yes, reason, profile, no_wait })

@@ -11,14 +11,23 @@ use std::time::Duration;
 
 use provara_faults::{Place, reached};
 use provara_gateway::Gateway;
+use ureq::tls::TlsConfig;
 
 /// How many entries are read at once.
 const BATCH: u32 = 500;
 /// How long changes may wait, so that one write and one checkpoint cover what came in between.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Where checkpoints go.
+#[derive(Debug)]
+pub(crate) struct Sinks {
+    pub(crate) addresses: Vec<String>,
+    /// Whose certificates are believed there.
+    pub(crate) trust: TlsConfig,
+}
+
 /// Keeps the mirror and the sinks up to date until the server ends.
-pub(crate) async fn keep(gateway: Gateway, folder: PathBuf, sinks: Vec<String>) {
+pub(crate) async fn keep(gateway: Gateway, folder: PathBuf, sinks: Sinks) {
     let mut head = gateway.watch_head();
     let mut mirrored: Option<(File, u64)> = None;
     loop {
@@ -87,11 +96,12 @@ fn open(folder: &Path, head: u64) -> io::Result<(File, u64)> {
 
 /// Keeps the checkpoint beside the mirror and sends it to every sink. A sink that fails is told of and tried again with
 /// the next checkpoint, which covers this one.
-async fn send(folder: &Path, sinks: &[String], note: &str) {
+async fn send(folder: &Path, sinks: &Sinks, note: &str) {
     let here = format!("file:{}", folder.join("checkpoint").display());
-    for sink in std::iter::once(&here).chain(sinks) {
-        let (sink, note) = (sink.clone(), note.to_owned());
-        let sent = tokio::task::spawn_blocking(move || send_one(&sink, &note).map_err(|error| (sink, error))).await;
+    for sink in std::iter::once(&here).chain(&sinks.addresses) {
+        let (sink, trust, note) = (sink.clone(), sinks.trust.clone(), note.to_owned());
+        let sending = move || send_one(&sink, trust, &note).map_err(|error| (sink, error));
+        let sent = tokio::task::spawn_blocking(sending).await;
         if let Ok(Err((sink, error))) = sent {
             tracing::error!(sink = told(&sink), %error, "could not send a checkpoint");
         }
@@ -106,7 +116,7 @@ fn told(sink: &str) -> String {
     format!("{scheme}://{host}")
 }
 
-fn send_one(sink: &str, note: &str) -> Result<(), Failure> {
+fn send_one(sink: &str, trust: TlsConfig, note: &str) -> Result<(), Failure> {
     if let Some(path) = sink.strip_prefix("file:") {
         return Ok(replace(Path::new(path), note)?);
     }
@@ -114,7 +124,10 @@ fn send_one(sink: &str, note: &str) -> Result<(), Failure> {
         return commit(Path::new(folder), note);
     }
     if sink.starts_with("http://") || sink.starts_with("https://") {
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).max_redirects(0);
+        let config = ureq::Agent::config_builder()
+            .tls_config(trust)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .max_redirects(0);
         let sent = config.build().new_agent().post(sink).header("content-type", "text/plain; charset=utf-8").send(note);
         return match sent {
             Ok(_) => Ok(()),
@@ -170,7 +183,7 @@ mod tests {
             assert_eq!(told(sink), expected);
         }
         for bad in ["http://:secret@", "http:///secret", "https://user:secret@"] {
-            let error = send_one(bad, "note").unwrap_err().to_string();
+            let error = send_one(bad, TlsConfig::default(), "note").unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }
     }

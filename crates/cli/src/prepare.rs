@@ -94,6 +94,17 @@ pub(crate) fn check_listening(settings: &Settings, listening: Listening) -> Resu
     Ok(())
 }
 
+/// Returns what helps where commands cannot be confined because of `problem`.
+pub(crate) fn cure(problem: &str) -> &'static str {
+    // A root server's commands have another user, and a home folder such as /root is closed to it.
+    if problem.contains("cannot use the workspace") {
+        "the user that commands run as has to get into the workspace and every folder above it: take a ROOT outside of a home \
+         folder, such as /srv/provara, or open the way with chmod o+x"
+    } else {
+        "allow mount, process and user namespaces, or start the server as root"
+    }
+}
+
 /// Makes what is not there yet, and reads what is. `operator_known` says that an earlier start kept an operator's hash.
 pub(crate) fn keys(settings: &Settings, operator_known: bool) -> io::Result<Keys> {
     secrets::private_dir(&settings.runtime)?;

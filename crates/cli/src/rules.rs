@@ -1,7 +1,8 @@
 //! Testing rule files: loading one checks every example that it carries.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use provara_policy::{Policy, RuleFile, Strictness};
@@ -10,11 +11,23 @@ use serde_json::json;
 use crate::display::visible;
 use crate::failure::Failure;
 
+/// Reads a rule file, and no more of it than a rule file may have.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let most = u64::try_from(RuleFile::MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > RuleFile::MAX_BYTES {
+        let text = format!("it has more than {} bytes", RuleFile::MAX_BYTES);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
 /// Loads the built-in rules and `files`, and says how many rules hold.
 pub(crate) fn test(files: &[PathBuf], as_json: bool) -> Result<ExitCode, Failure> {
     let mut texts = Vec::new();
     for path in files {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = read(path).map_err(|error| {
             let mend = "name a file of rules in TOML, written in UTF-8";
             Failure::Other(format!("{}: cannot be read: {error}; {mend}", path.display()))
         })?;

@@ -22,7 +22,10 @@ pub(crate) fn hash(token: &Secret) -> [u8; 32] {
 
 /// Makes `path` and its parents, readable by nobody else.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        let why = format!("`{}` cannot be made: {error}; may this user write to the folder above?", path.display());
+        io::Error::new(error.kind(), why)
+    })?;
     let meta = std::fs::metadata(path)?;
     if meta.uid() != nix::unistd::Uid::effective().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the runtime folder belongs to another user"));

@@ -13,7 +13,7 @@ use provara_gateway::{Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
 use provara_runner::{HelperProgram, Runner, RunnerConfig};
-use provara_server::{Bucket, ServerConfig};
+use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -26,7 +26,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{clock, mirror, redaction, retention, secrets, service, tell};
+use crate::{client, clock, mirror, redaction, retention, rules, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,6 +62,7 @@ struct Given {
     policy: Policy,
     redactor: Arc<Redactor>,
     tls: Option<Arc<rustls::ServerConfig>>,
+    sinks: mirror::Sinks,
 }
 
 fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
@@ -70,12 +71,15 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
     let redactor = Arc::new(redaction::redactor(settings)?);
-    Ok(Given { binary, policy: policy(settings)?, redactor, tls: tls(settings)? })
+    let trust = client::trust(settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let sinks = mirror::Sinks { addresses: settings.checkpoint_sinks.clone(), trust };
+    Ok(Given { binary, policy: policy(settings)?, redactor, tls: tls(settings)?, sinks })
 }
 
 /// Checks what a start would need, and starts nothing.
 pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
-    let settings = &session.settings;
+    let inherited = service::inherited()?;
+    let settings = &service::settled(&session.settings, inherited.as_ref())?;
     let policy = given(settings, listening)?.policy;
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
@@ -109,8 +113,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
     let gateway = gateway(settings, given.binary, given.policy, given.redactor).await?;
-    let mirror =
-        tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), settings.checkpoint_sinks.clone()));
+    let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), given.sinks));
     let scheme = if given.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
@@ -120,7 +123,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
             let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
             let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            let served = serve_until(&gateway, &supervisor, listener, router, given.tls, told).await;
+            let entrance = Entrance { listener, tls: given.tls, connections: connections() };
+            let served = serve_until(&gateway, &supervisor, entrance, router, told).await;
             alive.abort();
             retention.abort();
             served
@@ -138,9 +142,8 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
 async fn serve_until(
     gateway: &Gateway,
     supervisor: &service::Supervisor,
-    listener: TcpListener,
+    entrance: Entrance,
     router: provara_server::Router,
-    tls: Option<Arc<rustls::ServerConfig>>,
     told: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     // Serving may also end by itself, when the listener breaks. Then the rest has to end too.
@@ -155,13 +158,21 @@ async fn serve_until(
         gateway.quiesce(GRACE).await;
     };
     let serving = async {
-        let served =
-            provara_server::serve(listener, router, tls, stop(told.clone(), broke.clone()), gateway.quiet()).await;
+        let served = provara_server::serve(entrance, router, stop(told.clone(), broke.clone()), gateway.quiet()).await;
         broken.send_replace(true);
         served
     };
     let ((), served) = tokio::join!(ending, serving);
     served.map_err(|error| other(&error))
+}
+
+/// How many connections this process may hold: half of what it may open, since commands and the store need files too.
+fn connections() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return provara_server::MAX_CONNECTIONS };
+    // The soft limit is for programs that cannot deal with high descriptors, by old custom 1024. Commands get their own.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    usize::try_from(hard / 2).unwrap_or(usize::MAX).min(provara_server::MAX_CONNECTIONS)
 }
 
 async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, Failure> {
@@ -199,7 +210,7 @@ async fn gateway(
     drop_exposed(&store, &own).await?;
     let runner = start_runner(settings, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
-        tracing::warn!(problem, "this host does not let commands be confined; they will not be run");
+        tracing::warn!(problem, cure = prepare::cure(problem), "commands cannot be confined here and will not be run");
     }
     Gateway::start(Parts {
         store,
@@ -333,7 +344,8 @@ fn policy(settings: &Settings) -> Result<Policy, Failure> {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "toml") {
-                files.push((path.display().to_string(), fs::read_to_string(&path)?));
+                let unreadable = |error| Failure::Usage(format!("`{}` cannot be read: {error}", path.display()));
+                files.push((path.display().to_string(), rules::read(&path).map_err(unreadable)?));
             }
         }
         files.sort();
@@ -404,12 +416,14 @@ fn announce(settings: &Settings, base: &str) -> io::Result<()> {
         tell::warn("secrets in what commands write are kept as they are (AGENT_HUB_REDACT_OUTPUT=0)");
     }
     if settings.token.is_none() {
-        tell::say(&format!("  agents' token:   {}", settings.agent_token_path().display()));
+        tell::say(&format!("  agents' token:    {}", settings.agent_token_path().display()));
     }
     if settings.operator_token.is_none() && settings.operator_token_path().exists() {
         tell::say(&format!("  operator's token: {}", settings.operator_token_path().display()));
     }
-    tell::say("  next: `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
+    let root = settings.root.display();
+    tell::say(&format!("  next: in another terminal, export AGENT_HUB_ROOT={root}"));
+    tell::say("    `provara run -- uname -a` as an agent, `provara pending` and `provara approve ID` as you");
     mirror::replace(&settings.runtime.join("address"), &format!("{base}\n"))
 }
 

@@ -2,10 +2,15 @@
 //!
 //! Every step of a plan's life has one. A test names places in the environment variable [`VARIABLE`], and what is to happen
 //! there. Only builds with debug assertions look at it; in a release build a place is nothing at all.
+//!
+//! The same builds take the clock's error from a file, so that a test can set the clock of a server at work.
 
 /// The environment variable that says what happens where: `place=kill:N` ends the process the N-th time that it comes by,
 /// `place=sleep:MS` holds it up each time. Several are separated by commas.
 pub const VARIABLE: &str = "PROVARA_FAULTS";
+
+/// The environment variable that names a file with the clock's error in seconds, a whole number.
+pub const CLOCK_VARIABLE: &str = "PROVARA_CLOCK_ERROR_FILE";
 
 macro_rules! places {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -44,9 +49,9 @@ places! {
     CommitApplied = "commit.applied",
     /// A plan is claimed; nothing was started.
     RunClaimed = "run.claimed",
-    /// The helper is about to get a run.
+    /// A run is about to be handed to its shell's process.
     RunReady = "run.ready",
-    /// The helper has got a run.
+    /// A run is handed over.
     RunHandedOver = "run.handed_over",
     /// A piece of output is in its spool.
     OutputAppended = "output.appended",
@@ -62,9 +67,9 @@ places! {
     CheckpointSigned = "checkpoint.signed",
     /// Entries are about to go into the mirror.
     MirrorReady = "mirror.ready",
-    /// In the helper: a run has come in.
+    /// In the helper: a spare is asked for.
     HelperReceived = "helper.received",
-    /// In the helper: the run has its supervisor.
+    /// In the helper: the spare has its supervisor.
     HelperForked = "helper.forked",
     /// In the supervisor: it has begun.
     SupervisorBegun = "supervisor.begun",
@@ -72,10 +77,14 @@ places! {
     SupervisorApart = "supervisor.apart",
     /// In the supervisor: the run's first process is there.
     SupervisorForked = "supervisor.forked",
-    /// In the run's first process: its view is mounted.
-    InitMounted = "init.mounted",
     /// In the run's first process: the shell's process is there.
     InitForked = "init.forked",
+    /// In the shell's process: all that can be made before the run is known is there.
+    ShellWaits = "shell.waits",
+    /// In the shell's process: the run has come in.
+    ShellReceived = "shell.received",
+    /// In the shell's process: the run's view is mounted.
+    ShellMounted = "shell.mounted",
     /// In the shell's process: its rights are given up.
     ShellReady = "shell.ready",
 }
@@ -89,15 +98,26 @@ pub fn reached(place: Place) {
     let _ = place;
 }
 
+/// Returns by how many seconds the clock is to be wrong, as the file says that the environment names: in a release build,
+/// by none.
+#[inline]
+pub fn clock_error() -> i64 {
+    #[cfg(debug_assertions)]
+    return asked::clock_error();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
 #[cfg(debug_assertions)]
 mod asked {
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     use nix::sys::signal::{Signal, raise};
 
-    use super::{Place, VARIABLE};
+    use super::{CLOCK_VARIABLE, Place, VARIABLE};
 
     enum Fault {
         Kill { at: u64, passed: AtomicU64 },
@@ -108,6 +128,13 @@ mod asked {
         let asked = std::env::var(VARIABLE).unwrap_or_default();
         asked.split(',').filter_map(fault).collect()
     });
+
+    static CLOCK: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(CLOCK_VARIABLE).map(PathBuf::from));
+
+    pub(super) fn clock_error() -> i64 {
+        let told = CLOCK.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        told.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
 
     fn fault(asked: &str) -> Option<(String, Fault)> {
         let (place, what) = asked.split_once('=')?;

@@ -1,15 +1,18 @@
 //! Step two: a person decides. Approving judges again; a decision binds the plan's digest; exactly one wins.
 
+use std::sync::Arc;
+
 use provara_audit::canonical;
 use provara_domain::{
-    CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Nonce, Note, Outcome, PlanId,
-    Principal, ProfileName, Role, SpawnFailure, Status, Timeout, Verdict,
+    Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Name, Nonce, Note, PlanId,
+    Principal, ProfileName, Role, RunId, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
 
 use crate::gateway::{Gateway, Inner};
 use crate::propose::{Idempotent, ProposeError};
+use crate::worker::Room;
 
 /// A person's yes, and on which terms.
 #[derive(Debug, Clone, Default)]
@@ -138,9 +141,21 @@ impl Gateway {
         }
         let judgement = inner.judge_again(who, &shown).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
-        let record = inner.record_decision(who, decision, approval.reason, judgement, key).await?;
-        inner.work.notify_one();
-        Ok(record)
+        // In a task of its own: whoever asked may go away, and a claim that nobody takes would be a run that never was.
+        let (inner, who) = (Arc::clone(inner), who.clone());
+        let stored = tokio::spawn(async move {
+            // A worker with room claims in the same commit; else the plan waits for it.
+            let room = Room::take(&inner, &decision.plan);
+            let target = room.is_some().then(Name::local_target);
+            let made = Made { decision, reason: approval.reason, judgement, idempotency: key };
+            let (record, claim) = inner.record_decision(&who, made, target).await?;
+            match (room, claim) {
+                (Some(room), Some(claim)) => room.start(claim),
+                _ => inner.work.notify_one(),
+            }
+            Ok(record)
+        });
+        stored.await.unwrap_or_else(|_| Err(DecideError::Store { id: id.clone(), cause: StoreError::Closed }))
     }
 
     /// Records an approver's no. The reason reaches the agent.
@@ -151,7 +166,9 @@ impl Gateway {
         let inner = &self.inner;
         let shown = inner.pending_plan(who, id).await?;
         let decision = inner.decision(who, &shown, DecisionKind::Deny, shown.plan.profile.clone());
-        inner.record_decision(who, decision, reason, shown.judgement, None).await
+        let made = Made { decision, reason, judgement: shown.judgement, idempotency: None };
+        let (record, _) = inner.record_decision(who, made, None).await?;
+        Ok(record)
     }
 
     /// Replaces a pending plan by an edited one, judged anew, still the agent's. The old one is `superseded`.
@@ -177,7 +194,9 @@ impl Gateway {
         inner.store.supersede(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 
-    /// Proposes again what expired unanswered, or what was not run because something had changed. A new, linked plan.
+    /// Proposes again what expired, what was not run because something had changed, or whose run was lost: a new, linked
+    /// plan, judged and decided anew. A lost run may have done its work; whoever decides on the new plan knows what it repeats
+    /// by its `origin`. Once for each plan; the store settles which may be re-opened.
     ///
     /// # Errors
     /// See [`DecideError`].
@@ -185,14 +204,6 @@ impl Gateway {
         let inner = &self.inner;
         inner.approver(who)?;
         let old = inner.known_plan(who, id).await?;
-        let changed = old
-            .run
-            .as_ref()
-            .and_then(|run| run.outcome.as_ref())
-            .is_some_and(|outcome| matches!(outcome, Outcome::SpawnFailed { failure: SpawnFailure::Changed, .. }));
-        if old.status != Status::Expired && !changed {
-            return Err(DecideError::Conflict { record: Box::new(old) });
-        }
         let mut plan = old.plan;
         plan.id = inner.plan_id();
         plan.nonce = Nonce::new(inner.platform.entropy());
@@ -283,24 +294,30 @@ impl Inner {
         }
     }
 
+    /// Stores a decision; where a target is named, with the claim of its worker in the same commit.
     async fn record_decision(
         &self,
         who: &Principal,
-        decision: Decision,
-        reason: Option<String>,
-        judgement: Judgement,
-        idempotency: Option<Idempotency>,
-    ) -> Result<PlanRecord, DecideError> {
+        made: Made,
+        target: Option<Name>,
+    ) -> Result<(PlanRecord, Option<Claim>), DecideError> {
+        let Made { decision, reason, judgement, idempotency } = made;
         let id = decision.plan.clone();
         let approval_valid_until = decision.ts.plus(self.config.approval_valid);
         let cause = self.cause(who);
         let at = cause.at;
         let new = NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause };
         reached(Place::DecisionMade);
-        let stored = self.store.decide(&who.project, new).await;
+        let stored = match target {
+            Some(target) => {
+                let run = RunId::new(self.platform.now(), self.id_entropy());
+                self.store.approve_and_claim(&who.project, new, &target, run, self.system_cause()).await
+            }
+            None => self.store.decide(&who.project, new).await.map(|record| (record, None)),
+        };
         reached(Place::DecisionStored);
         match stored {
-            Ok(record) => Ok(record),
+            Ok(stored) => Ok(stored),
             // It became due between our look and the store's.
             Err(TransitionError::Conflict { found: Status::Pending, record }) if record.expires_at <= at => {
                 Err(self.too_late(&id).await)
@@ -308,4 +325,12 @@ impl Inner {
             Err(error) => Err(DecideError::of(&id, error)),
         }
     }
+}
+
+/// A decision that was made and is not stored.
+struct Made {
+    decision: Decision,
+    reason: Option<String>,
+    judgement: Judgement,
+    idempotency: Option<Idempotency>,
 }

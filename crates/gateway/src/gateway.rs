@@ -1,16 +1,16 @@
 //! The gateway itself: its parts, its start and its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Shell, Timestamp};
+use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Shell, Status, Timestamp};
 use provara_policy::Policy;
 use provara_redact::Redactor;
 use provara_runner::{HostReport, RunHandle, Runner};
-use provara_store::{Cause, Counts, Entropy, Store, StoreError};
+use provara_store::{Cause, Counts, Entropy, PlanRecord, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -103,10 +103,20 @@ pub(crate) struct Inner {
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
     pub(crate) kept: Mutex<Kept>,
+    pub(crate) stuck: Mutex<Stuck>,
     pub(crate) stopping: AtomicBool,
     /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
     quiet: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the store keeps refusing, so that nobody waits for it without an end.
+#[derive(Default)]
+pub(crate) struct Stuck {
+    /// Whether nothing approved can be claimed.
+    pub(crate) claims: bool,
+    /// Runs that ended, and how could not be recorded yet.
+    pub(crate) outcomes: HashSet<PlanId>,
 }
 
 impl Gateway {
@@ -131,6 +141,7 @@ impl Gateway {
             running: Mutex::default(),
             ended: Notify::new(),
             kept: Mutex::default(),
+            stuck: Mutex::default(),
             stopping: AtomicBool::new(false),
             quiet: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -278,6 +289,12 @@ impl Inner {
             ProfileName::HOST => !self.config.single_token,
             _ => false,
         }
+    }
+
+    /// Whether the plan's next step is one that the store keeps refusing.
+    pub(crate) fn is_stuck(&self, plan: &PlanRecord) -> bool {
+        let stuck = lock(&self.stuck);
+        (plan.status == Status::Approved && stuck.claims) || stuck.outcomes.contains(&plan.plan.id)
     }
 
     async fn all_ended(&self) {

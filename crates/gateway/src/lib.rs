@@ -35,5 +35,6 @@ pub use provara_policy::Explanation;
 pub use provara_redact::Finding;
 pub use provara_runner::HostReport;
 pub use provara_store::{
-    Counts, LogEntry, Measures, OutputPage, PlanRecord, RunRecord, StoreError, TokenError, TokenRecord,
+    Counts, LogEntry, Measures, OutputPage, Page, Pages, PlanRecord, Rendering, RunRecord, StoreError, TokenError,
+    TokenRecord,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provara_domain::{PlanId, Principal, RunId, Status, Stream};
-use provara_store::{LogEntry, OutputPage, Owner, PlanFilter, PlanRecord, StoreError};
+use provara_store::{LogEntry, OutputPage, Owner, Page, Pages, PlanFilter, PlanRecord, Rendering, StoreError};
 use tokio::sync::{broadcast, watch};
 
 use crate::gateway::Gateway;
@@ -55,6 +55,20 @@ impl Gateway {
         self.inner.store.plans(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
     }
 
+    /// Returns lists in this rendering, for [`Gateway::page`].
+    pub fn pages(&self, rendering: Rendering) -> Pages {
+        self.inner.store.pages(rendering)
+    }
+
+    /// Returns the plans that `who` may see as [`Gateway::commands`] does, rendered. Cheap, since it is made once for all.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn page(&self, who: &Principal, pages: &Pages, filter: CommandFilter) -> Result<Page, StoreError> {
+        let CommandFilter { statuses, before, limit } = filter;
+        pages.list(&who.project, owner(who), PlanFilter { statuses, before, limit }).await
+    }
+
     /// Returns one plan with what became of it.
     ///
     /// # Errors
@@ -86,12 +100,12 @@ impl Gateway {
     }
 
     /// Returns the plan once it is settled: what a synchronous approval waits for. The run goes on if the caller stops
-    /// waiting. When the gateway ends, the plan as it stands.
+    /// waiting. When the gateway ends, or the store keeps refusing the plan's next step, the plan as it stands.
     ///
     /// # Errors
     /// As [`Gateway::command`].
     pub async fn settled(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, LookupError> {
-        self.watch(who, id, |record| record.status.is_settled()).await
+        self.watch(who, id, |record| record.status.is_settled() || self.inner.is_stuck(record)).await
     }
 
     async fn watch(

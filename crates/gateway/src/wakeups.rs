@@ -27,13 +27,13 @@ impl Wakeups {
         }
     }
 
-    fn wake(&self, plan: &PlanId) {
+    pub(crate) fn wake(&self, plan: &PlanId) {
         if let Some(sender) = lock(&self.0).get(plan) {
             sender.send_replace(());
         }
     }
 
-    fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         for sender in lock(&self.0).values() {
             sender.send_replace(());
         }

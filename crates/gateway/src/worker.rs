@@ -17,6 +17,8 @@ use crate::redaction::{OutputGate, told};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// After a failure of the store, how long until the next attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// After how many failures in a row those who wait are told. The attempts go on.
+const TELL_AFTER: u32 = 4;
 /// How many plans one step looks at.
 const BATCH: u32 = 64;
 /// How many chunks of output may wait for the disk before the command has to.
@@ -24,11 +26,21 @@ const OUTPUT_BACKLOG: usize = 16;
 
 /// Claims and runs what is approved until the gateway stops.
 pub(crate) async fn work(inner: Arc<Inner>) {
+    let mut failures = 0;
     while !inner.stopping.load(Ordering::SeqCst) {
         match claim_some(&inner).await {
-            Ok(()) => inner.work.notified().await,
+            Ok(()) => {
+                failures = 0;
+                lock(&inner.stuck).claims = false;
+                inner.work.notified().await;
+            }
             Err(error) => {
                 tracing::error!(error = chain(&error), "could not claim; will try again");
+                failures += 1;
+                if failures >= TELL_AFTER {
+                    lock(&inner.stuck).claims = true;
+                    inner.wakeups.wake_all();
+                }
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
@@ -66,27 +78,83 @@ async fn claim_some(inner: &Arc<Inner>) -> Result<(), StoreError> {
     }
 }
 
+/// Room for one of the runs that may go on at once, kept for a plan that is about to be approved.
+pub(crate) struct Room {
+    inner: Arc<Inner>,
+    plan: PlanId,
+    control: Option<RunControl>,
+}
+
+impl Room {
+    /// Returns room for `plan` where this worker could claim it at once: there is some, and nobody waits longer.
+    pub(crate) fn take(inner: &Arc<Inner>, plan: &PlanId) -> Option<Self> {
+        let waits = inner.store.counts(&inner.project).approved > 0;
+        if inner.runner.is_none() || waits || inner.stopping.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut running = lock(&inner.running);
+        if running.len() >= inner.config.max_runs || running.contains_key(plan) {
+            return None;
+        }
+        let (handle, control) = control();
+        running.insert(plan.clone(), handle);
+        Some(Self { inner: Arc::clone(inner), plan: plan.clone(), control: Some(control) })
+    }
+
+    /// Runs what was claimed for this room. Returns at once.
+    pub(crate) fn start(mut self, claim: Claim) {
+        reached(Place::RunClaimed);
+        if let Some(control) = self.control.take() {
+            begin(&self.inner, claim, control);
+        }
+    }
+}
+
+impl Drop for Room {
+    /// Gives the room back where nothing was claimed for it.
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            lock(&self.inner.running).remove(&self.plan);
+            self.inner.ended.notify_waiters();
+            self.inner.work.notify_one();
+        }
+    }
+}
+
 /// Runs a claimed plan in a task of its own. It is known as running before the task begins, so a cancel finds it.
 fn start(inner: &Arc<Inner>, claim: Claim) {
-    let plan = claim.plan().id.clone();
     let (handle, control) = control();
-    lock(&inner.running).insert(plan.clone(), handle);
+    lock(&inner.running).insert(claim.plan().id.clone(), handle);
+    begin(inner, claim, control);
+}
+
+fn begin(inner: &Arc<Inner>, claim: Claim, control: RunControl) {
+    let plan = claim.plan().id.clone();
     let inner = Arc::clone(inner);
     tokio::spawn(async move {
         run_and_record(&inner, claim, control).await;
         lock(&inner.running).remove(&plan);
         inner.ended.notify_waiters();
         inner.work.notify_one();
+        if let Some(runner) = &inner.runner
+            && !inner.stopping.load(Ordering::SeqCst)
+        {
+            runner.make_ready();
+        }
     });
 }
 
 async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
     let plan = claim.plan().id.clone();
     let Some(runner) = &inner.runner else { return };
-    match run(inner, runner, claim, control).await {
-        Some(ran) => record(inner, &plan, ran).await,
-        None => lose(inner, &plan).await,
-    }
+    let end = match run(inner, runner, claim, control).await {
+        Some(ran) => End::Known(Arc::new(ran)),
+        None => {
+            tracing::error!(%plan, "the helper died while this plan ran; its outcome is lost");
+            End::Lost
+        }
+    };
+    record(inner, &plan, end).await;
 }
 
 /// Runs the claim and keeps its output. Returns nothing when the run's end cannot be known.
@@ -151,31 +219,42 @@ fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran
     }
 }
 
-async fn record(inner: &Inner, plan: &PlanId, ran: Ran) {
-    let ran = Arc::new(ran);
+/// What is to be recorded of a run that is over.
+enum End {
+    Known(Arc<Ran>),
+    Lost,
+}
+
+async fn record(inner: &Inner, plan: &PlanId, end: End) {
+    let mut failures = 0;
     loop {
-        let recorded = inner.store.record(Arc::clone(&ran), inner.system_cause()).await;
+        let recorded = match &end {
+            End::Known(ran) => inner.store.record(Arc::clone(ran), inner.system_cause()).await,
+            End::Lost => inner.store.lose(plan, inner.system_cause()).await,
+        };
         reached(Place::RunRecorded);
         match recorded {
-            Ok(_) => return,
+            Ok(_) => {
+                lock(&inner.stuck).outcomes.remove(plan);
+                return;
+            }
             // How it ended is known and must not become `lost` because the disk was full for a while.
             Err(TransitionError::Store(error)) if !matches!(error, StoreError::Closed) => {
                 tracing::error!(%plan, error = chain(&error), "could not record how a run ended; will try again");
+                failures += 1;
+                if failures >= TELL_AFTER && lock(&inner.stuck).outcomes.insert(plan.clone()) {
+                    inner.wakeups.wake(plan);
+                }
                 tokio::time::sleep(RETRY_AFTER).await;
             }
             // The row stays `running`, and the next start calls it lost: we know no more than that.
             Err(error) => {
                 tracing::error!(%plan, error = chain(&error), "could not record how a run ended");
+                lock(&inner.stuck).outcomes.insert(plan.clone());
+                inner.wakeups.wake(plan);
                 return;
             }
         }
-    }
-}
-
-async fn lose(inner: &Inner, plan: &PlanId) {
-    tracing::error!(%plan, "the helper died while this plan ran; its outcome is lost");
-    if let Err(error) = inner.store.lose(plan, inner.system_cause()).await {
-        tracing::error!(%plan, error = chain(&error), "could not record a lost run");
     }
 }
 

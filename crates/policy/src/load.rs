@@ -21,6 +21,11 @@ pub struct RuleFile<'a> {
     pub text: &'a str,
 }
 
+impl RuleFile<'_> {
+    /// The longest that is taken.
+    pub const MAX_BYTES: usize = 1 << 18;
+}
+
 /// Everything that is wrong with the rule files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyErrors(pub Vec<RuleError>);
@@ -115,8 +120,6 @@ const REGEX_BYTES: usize = 1 << 17;
 const MAX_REGEXES: usize = 2_000;
 /// Over all files. Every rule is asked about every command.
 const MAX_RULES: usize = 1_000;
-/// Of one file, in bytes.
-const MAX_FILE: usize = 1 << 18;
 /// Of one rule. Each is judged when the rule is loaded.
 const MAX_EXAMPLES: usize = 64;
 /// Of an example, and of a reason, in characters.
@@ -184,8 +187,9 @@ struct Loading {
 
 impl Loading {
     fn read(&mut self, file: &RuleFile<'_>) {
-        if file.text.len() > MAX_FILE {
-            let what = format!("it has {} bytes, and {MAX_FILE} are read at most", file.text.len());
+        if file.text.len() > RuleFile::MAX_BYTES {
+            let (has, most) = (file.text.len(), RuleFile::MAX_BYTES);
+            let what = format!("it has {has} bytes, and {most} are read at most");
             return self.fault(file, None, what, "split it, or write fewer rules");
         }
         let raw: RawFile = match toml::from_str(file.text) {

@@ -1,15 +1,18 @@
 //! The last steps before the shell: give up every right, then become it. Nothing here can be undone by the command.
+//!
+//! 1. [`prepare_walls`], before the run is known.
+//! 2. [`give_up_rights`], once it is, after [`crate::confine::finish_view`].
+//! 3. [`become_shell`].
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use caps::CapSet;
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl;
@@ -21,8 +24,9 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
+use crate::advice::advice;
 use crate::confine::{Failed, Step as _, held};
-use crate::protocol::Spec;
+use crate::protocol::{Frame, Spec, User};
 
 /// Why the shell was not started.
 pub(crate) struct NotStarted {
@@ -36,8 +40,26 @@ impl From<Failed> for NotStarted {
     }
 }
 
-/// Gives up every right that the profile does not grant and enters the working directory. Returns what held.
-pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+impl NotStarted {
+    /// Adds what the operator can do where the confinement could not be had.
+    pub(crate) fn advised(mut self, user: User) -> Self {
+        if self.failure == SpawnFailure::Confinement {
+            self.message = format!("{}; {}", self.message, advice(user));
+        }
+        self
+    }
+}
+
+/// What stands ready to be raised around a command.
+pub(crate) struct Walls {
+    /// None where everything is open to the command but Provara's own files.
+    landlock: Option<RulesetCreated>,
+    filters: Vec<BpfProgram>,
+}
+
+/// Gives up what no run needs, and makes ready what takes the rest: the steps that do not depend on a specification.
+/// Afterwards this process may still mount and change its user.
+pub(crate) fn prepare_walls(frame: Frame) -> Result<(Walls, Vec<Mechanism>), NotStarted> {
     let mut made = Vec::new();
     setsid().step("begin a session")?;
     limit(Resource::RLIMIT_CORE, 0).step("forbid core dumps")?;
@@ -46,12 +68,21 @@ pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> 
     let processes = limit(Resource::RLIMIT_NPROC, MAX_PROCESSES).step("limit processes")?;
     made.push(held("rlimits", &format!("core 0, open files {files}, processes {processes}")));
     drop_bounding().step("empty the capability bounding set")?;
-    if spec.user.from_root {
-        let gid = Gid::from_raw(spec.user.gid);
+    let landlock = if frame.confined { Some(prepare_landlock().map_err(no_landlock)?) } else { None };
+    let filters = filters().map_err(|error| no_seccomp(&error.to_string()))?;
+    Ok((Walls { landlock, filters }, made))
+}
+
+/// Gives up every right that the profile does not grant and enters the working directory. Returns what held.
+pub(crate) fn give_up_rights(frame: Frame, walls: Walls, spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+    let mut made = Vec::new();
+    let user = frame.user;
+    if user.from_root {
+        let gid = Gid::from_raw(user.gid);
         setgroups(&[gid]).step("leave root's groups")?;
         setgid(gid).step("change the group")?;
-        setuid(Uid::from_raw(spec.user.uid)).step("change the user")?;
-        made.push(held("user", &format!("uid {} gid {}", spec.user.uid, spec.user.gid)));
+        setuid(Uid::from_raw(user.uid)).step("change the user")?;
+        made.push(held("user", &format!("uid {} gid {}", user.uid, user.gid)));
     }
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         clear_caps(set).step("drop capabilities")?;
@@ -62,10 +93,16 @@ pub(crate) fn give_up_rights(spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> 
     prctl::set_dumpable(false).step("forbid tracing")?;
     // As the user that the command will be: a folder that it may not enter is refused here and not reached around.
     enter(spec)?;
-    if spec.confined {
-        made.push(landlock(spec)?);
+    if let Some(ruleset) = walls.landlock {
+        made.push(landlock(ruleset, spec).map_err(no_landlock)?);
     }
-    made.push(seccomp()?);
+    for filter in &walls.filters {
+        seccompiler::apply_filter(filter).map_err(|error| no_seccomp(&error.to_string()))?;
+    }
+    made.push(held(
+        "seccomp",
+        "no mounts, namespaces, tracing, keys, modules, io_uring, unusual sockets, TIOCSTI, x32 calls",
+    ));
     Ok(made)
 }
 
@@ -75,12 +112,6 @@ fn limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let most = wanted.min(hard);
     setrlimit(resource, most, most)?;
     Ok(most)
-}
-
-/// Opens the workspace as the server named it when it was added. A link in its place, or on the way, is not followed.
-pub(crate) fn open_workspace(spec: &Spec) -> Result<OwnedFd, NotStarted> {
-    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(AT_FDCWD, spec.workspace.as_str(), how).map_err(|cause| unusable("workspace", cause))
 }
 
 /// Becomes the shell. Only returns when that failed.
@@ -102,16 +133,17 @@ pub(crate) fn become_shell(spec: &Spec) -> NotStarted {
 /// Enters the working directory without following any link: below the workspace it is what its name says.
 fn enter(spec: &Spec) -> Result<(), NotStarted> {
     let explain = |cause| unusable("working directory", cause);
-    let workspace = open_workspace(spec)?;
+    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let workspace = openat2(AT_FDCWD, spec.workspace.as_str(), how).map_err(|cause| unusable("workspace", cause))?;
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     let relative = if spec.cwd.is_empty() { "." } else { spec.cwd.as_str() };
     let folder = openat2(&workspace, relative, OpenHow::new().flags(FOLDER).resolve(resolve)).map_err(explain)?;
     fchdir(&folder).map_err(explain)
 }
 
-const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+pub(crate) const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-fn unusable(what: &str, cause: nix::Error) -> NotStarted {
+pub(crate) fn unusable(what: &str, cause: nix::Error) -> NotStarted {
     let failure = match cause {
         nix::Error::ENOENT | nix::Error::ENOTDIR => SpawnFailure::Missing,
         _ => SpawnFailure::Refused,
@@ -123,27 +155,23 @@ fn unusable(what: &str, cause: nix::Error) -> NotStarted {
     NotStarted { failure, message: format!("cannot use the {what}: {why}") }
 }
 
+const ACCESS: ABI = ABI::V6;
+
 /// A second wall behind the mounts: writing only below the workspace and in the private folders.
-fn landlock(spec: &Spec) -> Result<Mechanism, NotStarted> {
-    let abi = ABI::V6;
-    let writable: Vec<&str> = [spec.workspace.as_str(), "/tmp", "/var/tmp", "/dev", "/proc"]
-        .into_iter()
-        .filter(|path| Path::new(path).exists())
-        .collect();
-    let apply = || -> Result<_, landlock::RulesetError> {
-        Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(abi))?
-            .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-            .create()?
-            .add_rules(path_beneath_rules(["/"], AccessFs::from_read(abi)))?
-            .add_rules(path_beneath_rules(writable, AccessFs::from_all(abi)))?
-            .restrict_self()
-    };
-    let status = apply().map_err(|error| NotStarted {
-        failure: SpawnFailure::Confinement,
-        message: format!("could not apply Landlock: {error}"),
-    })?;
+fn prepare_landlock() -> Result<RulesetCreated, RulesetError> {
+    let writable = ["/tmp", "/var/tmp", "/dev", "/proc"].into_iter().filter(|path| Path::new(path).exists());
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ACCESS))?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .add_rules(path_beneath_rules(["/"], AccessFs::from_read(ACCESS)))?
+        .add_rules(path_beneath_rules(writable, AccessFs::from_all(ACCESS)))
+}
+
+fn landlock(prepared: RulesetCreated, spec: &Spec) -> Result<Mechanism, RulesetError> {
+    let workspace = path_beneath_rules([spec.workspace.as_str()], AccessFs::from_all(ACCESS));
+    let status = prepared.add_rules(workspace)?.restrict_self()?;
     let (held, detail) = match status.ruleset {
         RulesetStatus::FullyEnforced => (true, "files, abstract sockets and signals".to_owned()),
         RulesetStatus::PartiallyEnforced => (true, "in part: this kernel has an older version".to_owned()),
@@ -151,6 +179,15 @@ fn landlock(spec: &Spec) -> Result<Mechanism, NotStarted> {
         RulesetStatus::NotEnforced => (false, "this kernel has no Landlock".to_owned()),
     };
     Ok(Mechanism { name: "landlock".into(), held, detail })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn no_landlock(error: RulesetError) -> NotStarted {
+    NotStarted { failure: SpawnFailure::Confinement, message: format!("could not apply Landlock: {error}") }
+}
+
+fn no_seccomp(error: &str) -> NotStarted {
+    NotStarted { failure: SpawnFailure::Confinement, message: format!("could not apply seccomp: {error}") }
 }
 
 /// How many files each process of a command may hold open.
@@ -201,20 +238,6 @@ const FORBIDDEN: [i64; 39] = [
     libc::SYS_userfaultfd,
 ];
 
-fn seccomp() -> Result<Mechanism, NotStarted> {
-    let refuse = |error: String| NotStarted {
-        failure: SpawnFailure::Confinement,
-        message: format!("could not apply seccomp: {error}"),
-    };
-    if cfg!(target_arch = "x86_64") {
-        seccompiler::apply_filter(&no_second_numbering()).map_err(|error| refuse(error.to_string()))?;
-    }
-    for filter in filters().map_err(|error| refuse(error.to_string()))? {
-        seccompiler::apply_filter(&filter).map_err(|error| refuse(error.to_string()))?;
-    }
-    Ok(held("seccomp", "no mounts, namespaces, tracing, keys, modules, io_uring, unusual sockets, TIOCSTI, x32 calls"))
-}
-
 /// x32 programs call the same kernel by other numbers under the same architecture's name, so no rule by number would
 /// meet them. The rules themselves end a process that calls as another architecture.
 fn no_second_numbering() -> BpfProgram {
@@ -232,7 +255,9 @@ fn no_second_numbering() -> BpfProgram {
     ]
 }
 
-fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+/// In the order in which they are applied.
+fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    let numbering = cfg!(target_arch = "x86_64").then(no_second_numbering);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.into_iter().map(|call| (call, vec![])).collect();
     let argument = |index, operator, value: i64| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, u64::try_from(value).unwrap_or(0))
@@ -278,7 +303,8 @@ fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     rules.insert(libc::SYS_clone, clones);
     // clone3 hides its flags behind a pointer, which a filter cannot follow; programs fall back to clone.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-    Ok([filter(rules, libc::EPERM)?, filter(clone3, libc::ENOSYS)?])
+    let rest = [filter(rules, libc::EPERM)?, filter(clone3, libc::ENOSYS)?];
+    Ok(numbering.into_iter().chain(rest).collect())
 }
 
 fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {

@@ -1,21 +1,27 @@
-//! What a run may see: namespaces and mounts, made by the first process of the run's PID namespace while it still may.
+//! What a run may see: namespaces and mounts, in the order in which they are made.
+//!
+//! 1. [`leave_namespaces`], by the supervisor, before the run is known.
+//! 2. [`prepare_view`], by what becomes the shell, before the run is known: what is the same for every run.
+//! 3. [`finish_view`], by the same process, once the run is known: what its specification says, and what has to be true at
+//!    that moment (credential folders, Provara's own files).
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstatat};
 use provara_domain::Mechanism;
 
-use crate::protocol::{Spec, User};
+use crate::child::{FOLDER, NotStarted, unusable};
+use crate::protocol::{Frame, Spec, User};
 use crate::sys;
 
 /// Private and empty in every confined run.
@@ -70,22 +76,22 @@ pub(crate) fn held(name: &str, detail: &str) -> Mechanism {
 }
 
 /// Leaves the server's namespaces. The next child is the first process of a new PID namespace.
-pub(crate) fn leave_namespaces(spec: &Spec) -> Result<Vec<Mechanism>, Failed> {
+pub(crate) fn leave_namespaces(frame: Frame) -> Result<Vec<Mechanism>, Failed> {
     let mut made = Vec::new();
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
-    if spec.confined {
+    if frame.confined {
         flags |= CloneFlags::CLONE_NEWNET;
     }
-    if !spec.user.from_root {
+    if !frame.user.from_root {
         // The mounts of a user namespace belong to it, so an ordinary user may make them.
         unshare(CloneFlags::CLONE_NEWUSER).step("make a user namespace")?;
-        map_same_user(spec.user).step("map the user into its namespace")?;
+        map_same_user(frame.user).step("map the user into its namespace")?;
         made.push(held("user_namespace", "same user"));
     }
     unshare(flags).step("make mount, process, IPC and network namespaces")?;
     made.push(held("pid_namespace", "the kernel ends every process with the run"));
     made.push(held("ipc_namespace", ""));
-    if spec.confined {
+    if frame.confined {
         made.push(held("network_namespace", "no interface is up, loopback included"));
     }
     Ok(made)
@@ -101,28 +107,54 @@ fn map_same_user(user: User) -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Makes the run's view of the file system, with `workspace` where its name says.
-pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechanism>, Failed> {
+/// The part of a run's view that is made before the run is known. It holds nothing of any run.
+pub(crate) struct Ground {
+    /// The folders that are covered, as they are beneath: a workspace may lie below one.
+    beneath: Vec<(PathBuf, OwnedFd)>,
+    /// The folders that were made private.
+    private: Vec<&'static str>,
+}
+
+/// Makes what is the same for every run of `frame`: the steps that do not depend on a specification, in their order.
+///
+/// It is true of the machine's mounts as they are now; the server discards a spare when they have changed since.
+pub(crate) fn prepare_view(frame: Frame) -> Result<(Ground, Vec<Mechanism>), Failed> {
     let mut made = Vec::new();
     bind_nothing_back().step("keep the run's mounts to itself")?;
-    let hidden = existing(&spec.hidden);
     cover_other_procs().step("hide other process file systems")?;
-    if spec.confined {
-        // Copied before anything covers it, since it may lie below a folder that becomes private, and before all becomes
-        // read-only, so that what the operator mounted read-only below it stays so.
-        let workspace = sys::copy_mounts(workspace).step("copy the workspace's mounts")?;
-        // A read-only mount does not keep a device from being written, so no device may be opened at all, wherever its
-        // node lies: an ordinary server's user may be in the groups `disk` or `kvm`, and cannot leave them.
-        sys::set_mount(c"/", libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV, 0)
-            .step("make the file system read-only")?;
+    let mut ground = Ground { beneath: Vec::new(), private: Vec::new() };
+    if frame.confined {
+        for folder in ["/dev"].iter().chain(&PRIVATE_TMP).chain(&SERVICE_SOCKETS) {
+            let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+            // What is a link or not there covers nothing by this name.
+            ground.beneath.extend(openat2(AT_FDCWD, *folder, how).ok().map(|fd| (PathBuf::from(folder), fd)));
+        }
         private_dev()?;
         made.push(held("private_dev", "null, zero, full, random, urandom, tty, terminals of its own"));
-        for folder in PRIVATE_TMP.iter().filter(|folder| Path::new(folder).is_dir()) {
+        for folder in PRIVATE_TMP.into_iter().filter(|folder| Path::new(folder).is_dir()) {
             tmpfs(Path::new(folder), "mode=1777,size=1g,nr_inodes=200k").step(&format!("make {folder} private"))?;
+            ground.private.push(folder);
         }
-        for folder in SERVICE_SOCKETS.iter().filter(|folder| is_folder_itself(Path::new(folder))) {
+        for folder in SERVICE_SOCKETS.into_iter().filter(|folder| is_folder_itself(Path::new(folder))) {
             tmpfs(Path::new(folder), "mode=0755,size=16m").step(&format!("hide {folder}"))?;
+            ground.private.push(folder);
         }
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).step("mount a /proc of its own")?;
+    made.push(held("private_proc", "only the run's own processes"));
+    Ok((ground, made))
+}
+
+/// Makes the rest of the run's view, which only its specification tells: the workspace where its name says, and what is
+/// hidden as it is at this moment.
+pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+    let mut made = Vec::new();
+    if frame.confined {
+        let workspace = open_workspace(ground, spec)?;
+        // Copied before all becomes read-only, so that what the operator mounted read-only below it stays so.
+        let workspace = sys::copy_mounts(&workspace).step("copy the workspace's mounts")?;
+        read_only(&ground.private).step("make the file system read-only")?;
         fs::create_dir_all(&spec.workspace).step("make the workspace's place")?;
         let at = CString::new(spec.workspace.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let at = at.step("mount the workspace")?;
@@ -133,7 +165,10 @@ pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechani
             hide(&credential).step(&format!("hide {}", credential.display()))?;
         }
         made.push(held("credentials_hidden", ""));
-    } else {
+    }
+    // Below a private folder it is gone already.
+    let hidden = existing(&spec.hidden);
+    if !frame.confined {
         // What is mounted on cannot be renamed, so nobody puts a runtime folder of their own in the place of ours.
         for folder in ancestors(&hidden) {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -143,16 +178,38 @@ pub(crate) fn mount_view(spec: &Spec, workspace: &OwnedFd) -> Result<Vec<Mechani
         made.push(held("mount_namespace", "Provara's own files hidden, and held in their place"));
     }
     for path in hidden {
-        // Below a private folder it is gone already.
-        if path.symlink_metadata().is_ok() {
-            hide(&path).step(&format!("hide {}", path.display()))?;
-        }
+        hide(&path).step(&format!("hide {}", path.display()))?;
     }
     made.push(held("own_files_hidden", ""));
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).step("mount a /proc of its own")?;
-    made.push(held("private_proc", "only the run's own processes"));
     Ok(made)
+}
+
+/// Opens the workspace as the server named it when it was added, beneath whatever covers it. A link in its place, or on the
+/// way, is not followed.
+fn open_workspace(ground: &Ground, spec: &Spec) -> Result<OwnedFd, NotStarted> {
+    let workspace = Path::new(&spec.workspace);
+    let below = ground.beneath.iter().filter_map(|(folder, fd)| Some((fd, workspace.strip_prefix(folder).ok()?)));
+    // The nearest of them: `/dev/shm` before `/dev`.
+    let nearest = below.min_by_key(|(_, rest)| rest.components().count());
+    let (at, path) = nearest.map_or((AT_FDCWD, workspace), |(fd, rest)| (fd.as_fd(), rest));
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(at, path, how).map_err(|cause| unusable("workspace", cause))
+}
+
+/// Makes everything read-only but what is the run's own. A read-only mount does not keep a device from being written, so no
+/// device may be opened at all, wherever its node lies: an ordinary server's user may be in the groups `disk` or `kvm`, and
+/// cannot leave them. Only now, since a copy of the workspace's mounts is to have what the operator set.
+fn read_only(private: &[&str]) -> io::Result<()> {
+    sys::set_mount(c"/", libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV, 0)?;
+    sys::set_mount(c"/dev", 0, libc::MOUNT_ATTR_NODEV)?;
+    sys::set_mount(c"/dev/pts", 0, libc::MOUNT_ATTR_RDONLY)?;
+    sys::set_mount(c"/proc", 0, libc::MOUNT_ATTR_RDONLY)?;
+    for folder in private {
+        let folder = CString::new(*folder).map_err(io::Error::other)?;
+        sys::set_mount(&folder, libc::MOUNT_ATTR_NODEV, libc::MOUNT_ATTR_RDONLY)?;
+    }
+    Ok(())
 }
 
 fn bind_nothing_back() -> io::Result<()> {
@@ -273,6 +330,12 @@ fn credentials(workspace: &Path) -> Vec<PathBuf> {
     homes.extend(users.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from));
     homes.sort();
     homes.dedup();
-    let inside = |home: &Path| CREDENTIALS.iter().map(|name| home.join(name)).collect::<Vec<_>>();
-    homes.iter().flat_map(|home| inside(home)).filter(|path| !workspace.starts_with(path) && path.exists()).collect()
+    homes.iter().flat_map(|home| credentials_in(home)).filter(|path| !workspace.starts_with(path)).collect()
+}
+
+/// Looks from the home itself: most homes of services do not exist, and the way to one is walked once.
+fn credentials_in(home: &Path) -> Vec<PathBuf> {
+    let Ok(folder) = open(home, FOLDER, Mode::empty()) else { return Vec::new() };
+    let is_there = |name: &&&str| fstatat(&folder, **name, AtFlags::empty()).is_ok();
+    CREDENTIALS.iter().filter(is_there).map(|name| home.join(name)).collect()
 }

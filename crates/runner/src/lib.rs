@@ -1,7 +1,8 @@
 //! Confine, spawn, stream, and stop a whole process tree.
 //!
 //! The server's side is [`Runner`]. It never forks: a small single-threaded helper process, started once, forks for it, so
-//! a run costs the same at any size of the server. Each run has a supervisor of its own, which owns the run's PID
+//! a run costs the same at any size of the server, and it makes a few spares ahead: all that a run needs and that can be
+//! made before the run is known. Each run has a supervisor of its own, which owns the run's PID
 //! namespace: when the shell ends, the time is up, the server asks, or the server is gone, the kernel ends every process
 //! in it at once, however they hide.
 
@@ -11,6 +12,7 @@ mod confine;
 mod helper;
 mod protocol;
 mod runner;
+mod spares;
 mod sys;
 
 pub use helper::helper_main;

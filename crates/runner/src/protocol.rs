@@ -1,14 +1,22 @@
-//! What the server and the helper say to each other: one sealed specification a run, and short lines back.
+//! What the server says to the helper, to supervisors and to what becomes the shell, and the short lines that come back.
+//!
+//! The server asks the helper for a *spare* under a [`Frame`]: all that can be made before the run is known. It sends two
+//! descriptors along: the spare's *inlet*, on which the run comes later, and its *control* stream. The run itself, a sealed
+//! [`Spec`] and its streams, goes straight through the inlet to what becomes the shell; the helper never sees one.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::cmsg_space;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use provara_domain::{Mechanism, SpawnFailure};
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
 
 /// The program that becomes the helper.
 #[derive(Debug)]
@@ -21,12 +29,22 @@ pub struct HelperProgram {
     pub opened: Option<File>,
 }
 
-/// How many descriptors accompany a specification: the specification, input, output, errors, control.
-pub(crate) const DESCRIPTORS: usize = 5;
+/// How many descriptors accompany a frame: the inlet and the control stream.
+pub(crate) const OF_A_SPARE: usize = 2;
+/// How many descriptors accompany a run: its specification, input, output and errors.
+pub(crate) const OF_A_RUN: usize = 4;
 /// The longest line on a control stream, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
-/// Everything that a run needs, fixed before it is sent.
+/// What is fixed before a run is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Frame {
+    /// Whether everything but the workspace is read-only and there is no network.
+    pub(crate) confined: bool,
+    pub(crate) user: User,
+}
+
+/// Everything else that a run needs, fixed before it is sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) arguments: Vec<String>,
@@ -34,15 +52,12 @@ pub(crate) struct Spec {
     pub(crate) workspace: String,
     /// Below the workspace, relative to it.
     pub(crate) cwd: String,
-    /// Whether everything but the workspace is read-only and there is no network.
-    pub(crate) confined: bool,
     /// What a command must not see: Provara's own files.
     pub(crate) hidden: Vec<PathBuf>,
-    pub(crate) user: User,
 }
 
 /// Who the command runs as.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -50,7 +65,7 @@ pub(crate) struct User {
     pub(crate) from_root: bool,
 }
 
-/// What a run's supervisor reports, one JSON line each.
+/// What is reported of a run, one JSON line each: its beginning by what becomes the shell, its end by its first process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
@@ -59,14 +74,63 @@ pub(crate) enum Report {
     /// The shell was not started.
     Failed { failure: SpawnFailure, message: String, mechanisms: Vec<Mechanism> },
     /// The shell ended by itself.
-    Exited { code: i32 },
+    Exited { code: i32, left: Left },
     /// A signal ended the shell.
-    Signalled { signal: i32 },
+    Signalled { signal: i32, left: Left },
 }
 
-/// What the server asks of a supervisor, one byte each.
+/// Who of a run is left when its shell has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Left {
+    /// Nobody: the run has ended.
+    Nobody,
+    /// Others: the run has ended when its control stream has.
+    Others,
+}
+
+/// What the server tells a supervisor, one byte each. The first says that the spare is a run now: it no longer ends with
+/// the helper.
+pub(crate) const BEGIN: u8 = b'b';
 pub(crate) const TERMINATE: u8 = b't';
 pub(crate) const KILL: u8 = b'k';
+
+/// Sends bytes, at least one, with descriptors.
+pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let raw: Vec<i32> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+}
+
+/// Receives what [`send`] sent, and exactly `N` descriptors. Returns nothing once the sender is gone.
+///
+/// # Errors
+/// When the message is none of ours: its descriptors are closed then.
+pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, [OwnedFd; N])>> {
+    let mut bytes = [0; MAX_MESSAGE];
+    let mut space = cmsg_space!([i32; OF_A_RUN]);
+    let mut iov = [IoSliceMut::new(&mut bytes)];
+    let message = match recvmsg::<()>(from.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+        Err(nix::Error::EINTR) => return Err(io::ErrorKind::Interrupted.into()),
+        // The socket is broken: there is nobody any more.
+        Err(_) => return Ok(None),
+        Ok(message) if message.bytes == 0 => return Ok(None),
+        Ok(message) => message,
+    };
+    let mut received = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            received.extend(descriptors.into_iter().map(sys::received));
+        }
+    }
+    let length = message.bytes;
+    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let descriptors = <[OwnedFd; N]>::try_from(received).map_err(wrong)?;
+    Ok(Some((bytes.get(..length).unwrap_or_default().to_vec(), descriptors)))
+}
+
+/// The longest message with descriptors, in bytes. A frame has a fixed size; a run's specification is a descriptor.
+const MAX_MESSAGE: usize = 1024;
 
 /// Returns a memory file with `bytes` that nobody can change any more.
 pub(crate) fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {

@@ -1,17 +1,13 @@
 //! The server's side: start the helper, hand it a run, stream its output, end it in time.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use nix::unistd::pipe2;
 use provara_domain::{Claim, Enforced, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp};
 use provara_faults::{Place, reached};
@@ -22,7 +18,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::protocol::{HelperProgram, KILL, MAX_LINE, Report, Spec, TERMINATE, User, sealed};
+use crate::protocol::{Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, User, sealed};
+use crate::spares::Spares;
 
 /// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -131,14 +128,8 @@ impl RunHandle {
 pub struct Runner {
     config: RunnerConfig,
     user: User,
-    helper: Mutex<Helper>,
+    spares: Mutex<Spares>,
     host: HostReport,
-}
-
-#[derive(Debug)]
-struct Helper {
-    socket: OwnedFd,
-    process: Child,
 }
 
 impl Runner {
@@ -148,10 +139,11 @@ impl Runner {
     /// When the helper cannot be started or the user to run as cannot be used.
     pub async fn start(config: RunnerConfig) -> Result<Self, StartError> {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
-        let helper = Mutex::new(start_helper(&config.helper).map_err(StartError::Helper)?);
+        let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
-        let mut runner = Self { config, user, helper, host };
+        let mut runner = Self { config, user, spares, host };
         runner.probe().await;
+        runner.make_ready();
         Ok(runner)
     }
 
@@ -162,9 +154,26 @@ impl Runner {
 
     /// Ends the helper. Runs that are still going have supervisors of their own, and end when their futures are dropped.
     pub async fn shutdown(&self) {
-        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = helper.process.kill();
-        let _ = helper.process.wait();
+        self.spares().end();
+    }
+
+    /// Makes ready for the next runs what can be made ready before they are known. Worth calling when a run has ended and
+    /// its result is on its way.
+    pub fn make_ready(&self) {
+        // Where nothing can be confined, nothing will run.
+        if self.host.problem.is_none()
+            && let Err(error) = self.spares().fill(self.frame(true), &self.config.helper)
+        {
+            tracing::warn!(%error, "could not make ready for the next run");
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    const fn frame(&self, confined: bool) -> Frame {
+        Frame { confined, user: self.user }
     }
 
     /// Runs what `claim` permits, in `workspace`, and returns when no process of it is left.
@@ -185,7 +194,7 @@ impl Runner {
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
         let ended = match self.spec(&claim, workspace) {
-            Ok(spec) => self.execute(&spec, &input, limit, output, control).await?,
+            Ok((frame, spec)) => self.execute(frame, &spec, &input, limit, output, control).await?,
             Err(outcome) => Ended { outcome, mechanisms: Vec::new(), written: [0, 0] },
         };
         let [stdout_bytes, stderr_bytes] = ended.written;
@@ -202,7 +211,7 @@ impl Runner {
         })
     }
 
-    fn spec(&self, claim: &Claim, workspace: &str) -> Result<Spec, Outcome> {
+    fn spec(&self, claim: &Claim, workspace: &str) -> Result<(Frame, Spec), Outcome> {
         let plan = claim.plan();
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
         let confined = match claim.profile().as_str() {
@@ -233,30 +242,23 @@ impl Runner {
             environment.retain(|(known, _)| known != name.as_str());
             environment.push((name.as_str().to_owned(), value.clone()));
         }
-        Ok(self.spec_of(arguments, environment, workspace, cwd, confined))
+        Ok((self.frame(confined), self.spec_of(arguments, environment, workspace, cwd)))
     }
 
-    fn spec_of(
-        &self,
-        arguments: Vec<String>,
-        environment: Vec<(String, String)>,
-        workspace: &str,
-        cwd: &str,
-        confined: bool,
-    ) -> Spec {
+    fn spec_of(&self, arguments: Vec<String>, environment: Vec<(String, String)>, workspace: &str, cwd: &str) -> Spec {
         let mut hidden = vec![self.config.runtime.clone()];
         hidden.extend(self.config.protected.iter().cloned());
         let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
-        Spec { arguments, environment, workspace, cwd, confined, hidden, user: self.user }
+        Spec { arguments, environment, workspace, cwd, hidden }
     }
 
     /// Runs `true` under the default profile: what is reported is what held, not what a version number promises.
     async fn probe(&mut self) {
         let arguments = ["/bin/sh", "-c", "true"].map(str::to_owned).to_vec();
-        let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "", true);
+        let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "");
         let (sender, _) = mpsc::channel(1);
         let (_, control) = control();
-        match self.execute(&spec, &[], Duration::from_secs(10), sender, control).await {
+        match self.execute(self.frame(true), &spec, &[], Duration::from_secs(10), sender, control).await {
             Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => self.host.mechanisms = mechanisms,
             Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
                 self.host.mechanisms = mechanisms;
@@ -269,6 +271,7 @@ impl Runner {
 
     async fn execute(
         &self,
+        frame: Frame,
         spec: &Spec,
         input: &[u8],
         limit: Duration,
@@ -276,10 +279,10 @@ impl Runner {
         mut control: RunControl,
     ) -> Result<Ended, Lost> {
         let begun = Instant::now();
-        let streams = match self.hand_over(spec, input) {
+        let streams = match self.hand_over(frame, spec, input) {
             Ok(streams) => streams,
             Err(error) => {
-                let message = format!("could not hand the run to the helper: {error}");
+                let message = format!("could not hand the run over: {error}");
                 let outcome = Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
                 return Ok(Ended { outcome, mechanisms: Vec::new(), written: [0, 0] });
             }
@@ -296,7 +299,7 @@ impl Runner {
         let mut until = begun + limit;
         let mut listening = true;
         control.0.mark_changed();
-        loop {
+        while state.left != Some(Left::Nobody) {
             tokio::select! {
                 report = next_report(&mut reports, &mut line) => match report {
                     Some(report) => state.note(report),
@@ -329,49 +332,21 @@ impl Runner {
         Ok(Ended { outcome, mechanisms: state.mechanisms, written })
     }
 
-    fn hand_over(&self, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
+    fn hand_over(&self, frame: Frame, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
         let spec = sealed(&serde_json::to_vec(spec)?)?;
         let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
         let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let (control, control_end) = StdUnixStream::pair()?;
-        control.set_nonblocking(true)?;
-        let descriptors = [
-            spec.as_raw_fd(),
-            input.as_raw_fd(),
-            stdout_end.as_raw_fd(),
-            stderr_end.as_raw_fd(),
-            control_end.as_raw_fd(),
-        ];
+        let descriptors = [spec.as_fd(), input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
         reached(Place::RunReady);
-        self.send(&descriptors)?;
+        let control = self.spares().hand_over(frame, descriptors, &self.config.helper)?;
         reached(Place::RunHandedOver);
+        control.set_nonblocking(true)?;
         Ok(Streams {
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
             control: UnixStream::from_std(control)?,
         })
-    }
-
-    /// Sends a run to the helper; if the helper died, to a new one.
-    fn send(&self, descriptors: &[i32]) -> io::Result<()> {
-        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
-        let send = |helper: &Helper| {
-            let rights = [ControlMessage::ScmRights(descriptors)];
-            let iov = [IoSlice::new(b"r")];
-            sendmsg::<()>(helper.socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
-        };
-        match send(&helper) {
-            Ok(()) => return Ok(()),
-            Err(nix::Error::EPIPE | nix::Error::ECONNRESET | nix::Error::ECONNREFUSED | nix::Error::ENOTCONN) => {}
-            // Its peer is well: to end it would lose the runs that it has not taken yet.
-            Err(cause) => return Err(cause.into()),
-        }
-        tracing::warn!("the helper process died; starting a new one");
-        let _ = helper.process.kill();
-        let _ = helper.process.wait();
-        *helper = start_helper(&self.config.helper)?;
-        Ok(send(&helper)?)
     }
 }
 
@@ -387,23 +362,36 @@ struct Ended {
     written: [u64; 2],
 }
 
-/// What a supervisor has told so far.
+/// What was told of a run so far.
 #[derive(Default)]
 struct Watched {
+    begun: bool,
     mechanisms: Vec<Mechanism>,
     end: Option<Outcome>,
+    left: Option<Left>,
 }
 
 impl Watched {
     fn note(&mut self, report: Report) {
         match report {
-            Report::Started(mechanisms) => self.mechanisms = mechanisms,
+            Report::Started(mechanisms) => {
+                self.begun = true;
+                self.mechanisms = mechanisms;
+            }
             Report::Failed { failure, message, mechanisms } => {
                 self.mechanisms = mechanisms;
                 self.end = Some(Outcome::SpawnFailed { failure, message });
             }
-            Report::Exited { code } => self.end = Some(Outcome::Exited { code }),
-            Report::Signalled { signal } => self.end = Some(Outcome::Signalled { signal }),
+            Report::Exited { code, left } => self.ended(Outcome::Exited { code }, left),
+            Report::Signalled { signal, left } => self.ended(Outcome::Signalled { signal }, left),
+        }
+    }
+
+    fn ended(&mut self, end: Outcome, left: Left) {
+        self.left = Some(left);
+        // Why it did not begin says more than how its process then ended.
+        if self.end.is_none() {
+            self.end = Some(end);
         }
     }
 
@@ -412,6 +400,10 @@ impl Watched {
         match (self.end.take(), why) {
             (Some(failed @ Outcome::SpawnFailed { .. }), _) => Some(failed),
             (_, Some(ours)) => Some(ours),
+            (Some(_), None) if !self.begun => {
+                let message = "the shell's process died before it began".to_owned();
+                Some(Outcome::SpawnFailed { failure: SpawnFailure::Refused, message })
+            }
             (end, None) => end,
         }
     }
@@ -453,24 +445,6 @@ async fn forward(
 async fn long_after(mut ended: watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
     tokio::time::sleep(DRAIN).await;
-}
-
-fn start_helper(program: &HelperProgram) -> io::Result<Helper> {
-    let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let process = Command::new(&program.program)
-        .args(&program.arguments)
-        .env_clear()
-        // Where credentials are looked for, to hide them.
-        .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
-        .envs(std::env::var_os(provara_faults::VARIABLE).map(|faults| (provara_faults::VARIABLE, faults)))
-        .current_dir("/")
-        // A Ctrl-C on the server's terminal is the server's to deal with; here it would end every run without a grace.
-        .process_group(0)
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok(Helper { socket, process })
 }
 
 fn find_shell(shell: Shell) -> Option<String> {

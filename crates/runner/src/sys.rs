@@ -77,6 +77,14 @@ pub(crate) fn close_inherited() -> io::Result<()> {
     if unsafe { libc::close_range(3, u32::MAX, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes `replaced` another name of what `by` names, and so closes what it named.
+pub(crate) fn replace(replaced: &OwnedFd, by: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open and owned. The owner of `replaced` goes on owning its number, which names something
+    // else of the same kind from now on.
+    let done = unsafe { libc::dup3(by.as_raw_fd(), replaced.as_raw_fd(), libc::O_CLOEXEC) };
+    if done >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives SIGPIPE its usual meaning back. Rust ignores it, and what is ignored stays ignored in the command.
 pub(crate) fn default_sigpipe() -> io::Result<()> {
     // SAFETY: the default action is no function of ours, so nothing can run in a signal's context.

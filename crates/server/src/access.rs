@@ -1,6 +1,7 @@
 //! Before any route: is this request meant for us, from whom is it, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
@@ -11,21 +12,19 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use provara_domain::{Principal, Role};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use crate::problem::{IsProblem, Problem};
+use crate::problem::{self, Problem};
 use crate::rate::Left;
 use crate::routes::App;
+use crate::seats::Seat;
 use crate::trace;
 
 /// The largest request body, in bytes: a command of 10,000 characters, its environment and 1 MiB of input.
 const MAX_BODY: usize = 4 << 20;
 /// How long a client may take to send its request's body.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// The largest body of a problem that a request id is put into.
-const MAX_PROBLEM: usize = 1 << 20;
 
 /// SHA-256 of the token that was shown.
 #[derive(Clone, Copy)]
@@ -73,7 +72,11 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
 
 async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let (response, left) = match admit(app, &mut request) {
+    let admitted = admit(app, &mut request);
+    // Only now: a token has to be known before anybody may hold a place by a slow body or by waiting.
+    let known = admitted.is_ok() && request.extensions().get::<Principal>().is_some();
+    let served = request.extensions().get::<Arc<Seat>>().filter(|_| known).map(Seat::serve);
+    let (response, left) = match admitted {
         Ok(left) if preflight(&request) => (StatusCode::NO_CONTENT.into_response(), left),
         Ok(left) => match with_whole_body(request).await {
             Ok(request) => (next.run(request).await, left),
@@ -84,7 +87,10 @@ async fn answer(app: &App, mut request: Request, next: Next, id: &str) -> Respon
             (problem.into_response(), left)
         }
     };
-    let mut response = identify(response, id).await;
+    let mut response = identify(response, id);
+    if let Some(served) = served {
+        response = response.map(|body| served.until_sent(body));
+    }
     let headers = response.headers_mut();
     if let Some(left) = left {
         rate_headers(headers, left);
@@ -137,6 +143,11 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<Left>, Refusal> {
     if !headers.get_all(header::ORIGIN).iter().all(|origin| allowed_origin(app, origin)) {
         let text = "the Origin header names a page that this server does not serve";
         return Err(Box::new((Problem::caller(StatusCode::FORBIDDEN, "origin_not_allowed", text), None)));
+    }
+    // RFC 3986, section 2: such bytes are percent-encoded. A proxy before us may decode them to another address than we do.
+    if !request.uri().path_and_query().is_none_or(|target| target.as_str().is_ascii()) {
+        let text = "the request's address holds bytes beyond ASCII; percent-encode them";
+        return Err(Box::new((Problem::caller(StatusCode::BAD_REQUEST, "address_not_ascii", text), None)));
     }
     let client = client_address(app, request);
     let now = app.gateway.now();
@@ -280,24 +291,12 @@ fn cors_headers(app: &App, headers: &mut HeaderMap, origin: Option<HeaderValue>)
 }
 
 /// Puts the request id into the headers and, for a problem, into the body.
-async fn identify(response: Response, id: &str) -> Response {
-    let is_problem = response.extensions().get::<IsProblem>().is_some();
-    let (mut parts, body) = response.into_parts();
+fn identify(response: Response, id: &str) -> Response {
+    let mut response = problem::tell(response, id);
     if let Ok(value) = HeaderValue::from_str(id) {
-        parts.headers.insert(HeaderName::from_static("x-request-id"), value);
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
-    if !is_problem {
-        return Response::from_parts(parts, body);
-    }
-    let Ok(bytes) = axum::body::to_bytes(body, MAX_PROBLEM).await else {
-        return Response::from_parts(parts, axum::body::Body::empty());
-    };
-    let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("request_id".into(), id.into());
-    }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, axum::body::Body::from(value.to_string()))
+    response
 }
 
 /// Refuses whoever has not `role`.

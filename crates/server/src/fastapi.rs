@@ -5,7 +5,7 @@ use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
 use crate::body::{Body, Fields};
-use crate::problem::Problem;
+use crate::problem::{Problem, tell};
 use crate::query::{MAX_POSITION, Query};
 
 fn plan(fields: &mut Fields) -> Value {
@@ -56,11 +56,13 @@ async fn answered(answer: Result<Value, Problem>) -> (StatusCode, Value) {
     match answer {
         Ok(value) => (StatusCode::OK, value),
         Err(problem) => {
-            let response = problem.into_response();
+            let response = tell(problem.into_response(), "");
             let status = response.status();
             let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
             let mut body: Value = serde_json::from_slice(&body).unwrap();
-            body.as_object_mut().unwrap().remove("code");
+            for ours in ["code", "request_id"] {
+                body.as_object_mut().unwrap().remove(ours).unwrap();
+            }
             (status, body)
         }
     }

@@ -1,15 +1,19 @@
 //! Plans: propose, list, look, decide, stop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use provara_domain::{CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Shell, Status, Timeout};
-use provara_gateway::{Approval, CommandFilter, Edit, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed};
+use provara_gateway::{
+    Approval, CommandFilter, Edit, Gateway, Idempotent, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
+};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -177,8 +181,33 @@ pub(crate) async fn pending(
     let Page { limit, before } = Page::read(&mut query);
     query.done()?;
     let filter = CommandFilter { statuses: vec![Status::Pending], before, limit };
-    let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed(&records, limit, |record| wire::Plan::new(record, &app.gateway)))
+    let page = app.gateway.page(&who, &app.pending, filter).await?;
+    let json = HeaderValue::from_static("application/json");
+    let mut response = ([(header::CONTENT_TYPE, json)], page.body).into_response();
+    if let Some(next) = page.next {
+        response.headers_mut().insert("x-next-cursor", next.into());
+    }
+    Ok(response)
+}
+
+/// Returns how `/pending` looks. What is asked for most is made once for everybody.
+pub(crate) fn pending_rendering(gateway: &Gateway) -> Rendering {
+    let gateway = gateway.clone();
+    Rendering { item: Arc::new(move |record| serde_json::to_vec(&wire::Plan::new(record, &gateway)).ok()), list: array }
+}
+
+/// A JSON array of values that are JSON already.
+fn array(items: &[Bytes]) -> Vec<u8> {
+    let mut all = Vec::with_capacity(items.iter().map(|item| item.len() + 1).sum::<usize>() + 2);
+    all.push(b'[');
+    for (nth, item) in items.iter().enumerate() {
+        if nth > 0 {
+            all.push(b',');
+        }
+        all.extend_from_slice(item);
+    }
+    all.push(b']');
+    all
 }
 
 /// Lists plans with what became of them, newest first.
@@ -287,8 +316,12 @@ pub(crate) async fn approve(
     }
     let record = app.gateway.settled(&who, &id).await?;
     if !record.status.is_settled() {
-        let text = "the approval is recorded and the server is stopping; look at the plan after its next start";
-        let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text).retry_after(5);
+        let (code, text) = if app.gateway.is_stopping() {
+            ("stopping", "the approval is recorded and the server is stopping; look at the plan after its next start")
+        } else {
+            ("unavailable", "the approval is recorded and the server cannot write its store; look at the plan later")
+        };
+        let problem = Problem::caller(StatusCode::SERVICE_UNAVAILABLE, code, text).retry_after(5);
         return Err(problem.with("pending_id", id.as_str()).with("state", record.status.as_str()));
     }
     let Some(run) = &record.run else {
@@ -359,7 +392,9 @@ pub(crate) fn changes(fields: &mut Fields) -> Edit {
     Edit { command, cwd, timeout, note }
 }
 
-/// Plans an expired plan anew.
+/// Plans anew what expired, was not run because something had changed, or whose run was lost.
+///
+/// A new plan, judged and decided anew, once for each: the old one never runs again.
 #[utoipa::path(post, path = "/reopen/{id}", operation_id = "reopen", tag = "decisions",
     params(("id" = String, Path, description = "`pending_id`")),
     responses((status = 200, description = "The new plan", body = wire::Command),

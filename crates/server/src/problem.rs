@@ -1,5 +1,7 @@
 //! Errors as clients see them: `detail` as they know it, with `code` and `request_id` beside it.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use provara_gateway::{
@@ -85,14 +87,6 @@ enum Detail {
     Faults(Vec<Fault>),
 }
 
-#[derive(Serialize)]
-struct Sent {
-    detail: Detail,
-    code: &'static str,
-    #[serde(flatten)]
-    more: Map<String, Value>,
-}
-
 impl Problem {
     /// An error that the caller can do something about.
     pub(crate) fn caller(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
@@ -146,10 +140,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // `request_id` is put in by the layer that knows it.
-        let body = Sent { detail: self.detail, code: self.code, more: self.more };
-        let mut response = (self.status, axum::Json(body)).into_response();
-        response.extensions_mut().insert(IsProblem);
+        let mut response = self.status.into_response();
+        let unsent = Unsent { detail: self.detail, code: self.code, more: self.more };
+        response.extensions_mut().insert(Arc::new(unsent));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -157,9 +150,29 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Marks a response whose body is a problem's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct IsProblem;
+/// What a response will tell: the layer that knows the request's id makes it the body.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unsent {
+    detail: Detail,
+    code: &'static str,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// Makes a problem the body of its response, with the request's id.
+pub(crate) fn tell(response: Response, request_id: &str) -> Response {
+    #[derive(Serialize)]
+    struct Sent<'a> {
+        #[serde(flatten)]
+        unsent: &'a Unsent,
+        request_id: &'a str,
+    }
+    let (mut parts, body) = response.into_parts();
+    match parts.extensions.remove::<Arc<Unsent>>() {
+        Some(unsent) => (parts, axum::Json(Sent { unsent: &unsent, request_id })).into_response(),
+        None => Response::from_parts(parts, body),
+    }
+}
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {

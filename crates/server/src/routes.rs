@@ -9,7 +9,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use provara_domain::{Timestamp, TokenId};
-use provara_gateway::Gateway;
+use provara_gateway::{Gateway, Pages};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -53,6 +53,7 @@ pub(crate) struct App {
     pub(crate) people: Arc<Windows<TokenId>>,
     pub(crate) failures: Arc<Windows<IpAddr>>,
     pub(crate) streams: Arc<Streams<TokenId>>,
+    pub(crate) pending: Arc<Pages>,
     pub(crate) metrics: Arc<metrics::Edge>,
     pub(crate) started_at: Timestamp,
 }
@@ -66,6 +67,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         failures: Arc::new(Windows::new(config.failures)),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
         metrics: Arc::new(metrics::Edge::new()),
+        pending: Arc::new(gateway.pages(plans::pending_rendering(&gateway))),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),
@@ -200,9 +202,10 @@ async fn policy(State(app): State<App>, _: Reader) -> Response {
 /// A path with a slash at its end is sent to the one without, as clients of the original expect.
 async fn unknown(uri: Uri) -> Response {
     let path = uri.path();
-    // A path of slashes only must not become another host's address.
     let trimmed = path.trim_end_matches('/');
-    if trimmed.len() < path.len() && trimmed.starts_with('/') && !trimmed.starts_with("//") {
+    // What begins with two slashes is another host's address, and browsers take a backslash in an answer for a slash.
+    let ours = trimmed.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']));
+    if trimmed.len() < path.len() && ours {
         let to = uri.query().map_or_else(|| trimmed.to_owned(), |query| format!("{trimmed}?{query}"));
         return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to)]).into_response();
     }
@@ -213,7 +216,7 @@ async fn unknown(uri: Uri) -> Response {
 async fn framework_errors(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
-    let plain = response.extensions().get::<crate::problem::IsProblem>().is_none();
+    let plain = response.extensions().get::<Arc<crate::problem::Unsent>>().is_none();
     match status {
         StatusCode::METHOD_NOT_ALLOWED => {
             let allow = response.headers().get(header::ALLOW).cloned();

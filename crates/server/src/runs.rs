@@ -28,7 +28,8 @@ const IN_PAGE: usize = 1 << 20;
 
 /// Returns a run's output as text, for a JSON answer. What is not UTF-8 is replaced here and kept in the raw bytes.
 pub(crate) async fn texts(gateway: &Gateway, run: &RunRecord) -> Result<Texts, Problem> {
-    Ok(Texts { stdout: text(gateway, run, Stream::Stdout).await?, stderr: text(gateway, run, Stream::Stderr).await? })
+    let (stdout, stderr) = tokio::try_join!(text(gateway, run, Stream::Stdout), text(gateway, run, Stream::Stderr))?;
+    Ok(Texts { stdout, stderr })
 }
 
 async fn text(gateway: &Gateway, run: &RunRecord, stream: Stream) -> Result<(String, bool), Problem> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    DecisionKind, DecisionMethod, EnvName, Limit, Note, Role, Severity, Shell, SpawnFailure, Status, Verdict,
+    DecisionKind, DecisionMethod, EnvName, Limit, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status, Verdict,
 };
 use provara_gateway::{Explanation, Gateway, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
@@ -134,10 +134,16 @@ pub(crate) struct Secret {
     span: Span,
 }
 
-/// A proposed command with its context.
+/// A proposed command with its context: every field of the plan's canonical form is here, each once, so that `digest` can be
+/// computed from what is shown.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Plan<'a> {
     pending_id: &'a str,
+    /// What it proposes to do.
+    #[schema(schema_with = words::plan_kind)]
+    kind: PlanKind,
+    /// The project that it belongs to.
+    project: &'a str,
     /// The command, to the byte.
     command: &'a str,
     /// The secrets that stand in the command. They are marked and not hidden: an approver sees what will run.
@@ -165,10 +171,15 @@ pub(crate) struct Plan<'a> {
     /// What it reads, base64; null is an empty input.
     #[schema(required)]
     stdin_b64: Option<String>,
+    /// Whether it gets a terminal.
+    tty: bool,
     /// The host that runs it.
     target: &'a str,
     /// The confinement that the agent asks for.
     profile: &'a str,
+    /// 128 random bits, hex, that make it different from an equal one.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
+    nonce: String,
     /// SHA-256 of the plan's canonical form.
     #[schema(schema_with = words::digest)]
     digest: &'a str,
@@ -193,6 +204,8 @@ impl<'a> Plan<'a> {
         let plan = &record.plan;
         Self {
             pending_id: plan.id.as_str(),
+            kind: plan.kind,
+            project: plan.project.as_str(),
             command: plan.command.as_str(),
             secrets: gateway.secrets(record).into_iter().map(Secret::from).collect(),
             cwd: plan.cwd.as_str(),
@@ -205,8 +218,10 @@ impl<'a> Plan<'a> {
             shell: plan.shell,
             env: &plan.env,
             stdin_b64: plan.stdin.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            tty: plan.tty,
             target: plan.target.as_str(),
             profile: plan.profile.as_str(),
+            nonce: plan.nonce.to_string(),
             digest: record.digest.as_str(),
             state: record.status,
             revision: record.revision,
@@ -226,9 +241,9 @@ pub(crate) struct Decision<'a> {
     method: DecisionMethod,
     /// The confinement that was decided on.
     profile: &'a str,
-    /// SHA-256 of the decision's canonical form.
+    /// SHA-256 of the decision's own canonical form, as the log has it; the plan's is the plan's `digest`.
     #[schema(schema_with = words::digest)]
-    digest: &'a str,
+    decision_digest: &'a str,
     /// The approver's words for the agent.
     #[schema(required)]
     reason: Option<&'a str>,
@@ -266,7 +281,7 @@ impl<'a> Command<'a> {
             approver: known.decision.approver.as_str(),
             method: known.decision.method,
             profile: known.decision.profile.as_str(),
-            digest: known.digest.as_str(),
+            decision_digest: known.digest.as_str(),
             reason: known.reason.as_deref(),
             at: known.decision.ts.rfc3339(),
         });

@@ -31,6 +31,7 @@ impl Store {
                 ("erased_at", cause.at.as_millis().into()),
             ];
             let erased = step(tx, &found, &set, EventBody::PlanErased { digest: found.digest.clone() }, cause)?;
+            tx.effect(Effect::PlanErased);
             if let Some(run) = &found.run {
                 let sql = "DELETE FROM outputs WHERE run = ?1";
                 tx.conn

@@ -8,6 +8,7 @@ mod log;
 mod measures;
 mod memory;
 mod output;
+mod pages;
 mod plans;
 mod snapshot;
 mod sqlite;
@@ -18,6 +19,7 @@ mod types;
 
 pub use measures::{Answer, Measures};
 pub use output::OutputWriter;
+pub use pages::{Page, Pages, RenderPlan, Rendering};
 pub use provara_audit::merkle::Hash;
 pub use snapshot::{Held, Snapshot, SnapshotError};
 pub use store::Store;

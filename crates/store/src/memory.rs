@@ -1,7 +1,7 @@
 //! What is kept in memory: changed by the writer alone, and only after the commit that made it true.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use provara_domain::{Name, Principal, RunId, Status, TokenId};
 use rusqlite::Connection;
@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::measures::{Measures, Step};
 use crate::output::Spools;
+use crate::pages::Kept;
 use crate::sqlite::codec;
 use crate::types::{Counts, LogEntry, StoreError, TokenRecord};
 
@@ -22,6 +23,7 @@ pub(crate) enum Effect {
     RunBegan(RunId),
     RunEnded { run: RunId, inlined: bool },
     OutputErased(RunId),
+    PlanErased,
     TokenStored(TokenRecord, [u8; 32]),
     TokenRevoked(TokenId),
     WorkspaceAdded(Name, String),
@@ -35,6 +37,7 @@ pub(crate) struct Memory {
     head: watch::Sender<u64>,
     entries: broadcast::Sender<Arc<LogEntry>>,
     spools: Arc<Spools>,
+    pages: RwLock<Vec<Weak<Kept>>>,
     pub(crate) measures: Measures,
 }
 
@@ -48,6 +51,7 @@ impl Memory {
             head: watch::Sender::new(codec::count(head)?),
             entries: broadcast::Sender::new(SUBSCRIBER_CAPACITY),
             spools,
+            pages: RwLock::default(),
             measures: Measures::new(),
         };
         memory.load_counts(conn)?;
@@ -86,8 +90,8 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes over what a commit made true: the state first, then the news of it.
-    pub(crate) fn apply(&self, effects: Vec<Effect>) {
+    /// Takes over what a commit made true; returns the news of it, for [`Memory::tell`].
+    pub(crate) fn apply(&self, effects: Vec<Effect>) -> Vec<LogEntry> {
         let mut news = Vec::new();
         for effect in effects {
             match effect {
@@ -96,6 +100,7 @@ impl Memory {
                 Effect::RunBegan(run) => self.spools.begin(run),
                 Effect::RunEnded { run, inlined } => self.spools.end(&run, inlined),
                 Effect::OutputErased(run) => self.spools.remove(&run),
+                Effect::PlanErased => read(&self.pages).iter().filter_map(Weak::upgrade).for_each(|kept| kept.forget()),
                 Effect::TokenStored(record, secret) => self.store_token(record, secret),
                 Effect::TokenRevoked(id) => write(&self.tokens).retain(|(principal, _)| principal.token != id),
                 Effect::WorkspaceAdded(project, path) => self.add_workspace(project, path),
@@ -109,6 +114,11 @@ impl Memory {
         if let Some(last) = news.last() {
             self.head.send_replace(last.position.saturating_add(1));
         }
+        news
+    }
+
+    /// Tells whoever follows the log.
+    pub(crate) fn tell(&self, news: Vec<LogEntry>) {
         for entry in news {
             // Nobody may be listening.
             let _ = self.entries.send(Arc::new(entry));
@@ -152,6 +162,13 @@ impl Memory {
         if !paths.contains(&path) {
             paths.push(path);
         }
+    }
+
+    /// Has `kept` forget whatever an erasure erases.
+    pub(crate) fn forget_with(&self, kept: &Arc<Kept>) {
+        let mut pages = write(&self.pages);
+        pages.retain(|known| known.strong_count() > 0);
+        pages.push(Arc::downgrade(kept));
     }
 
     pub(crate) fn head(&self) -> u64 {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use provara_audit::canonical;
-use provara_domain::{Digest, Name, RunId, Stream};
+use provara_domain::{Digest, Name, RunId, Status, Stream};
 use provara_faults::{Place, reached};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
@@ -56,10 +56,12 @@ impl Store {
         self.inner
             .files
             .read(move |conn| {
-                if has_run(conn, &project, &run)? {
-                    page(conn, &spools, &run, stream, offset, max)
-                } else {
-                    Ok(nothing(offset, true))
+                let Some(status) = status_of(conn, &project, &run)? else { return Ok(nothing(offset, true)) };
+                match page(conn, &spools, &run, stream, offset, max) {
+                    // Nothing of a lost run was made durable: after a power cut its spool may be empty or end early, and
+                    // what cannot be read was not kept. A recorded run's bytes were on disk before its record was.
+                    Err(error) if status == Status::Lost.as_str() && is_torn(&error) => Ok(nothing(offset, true)),
+                    page => page,
                 }
             })
             .await
@@ -256,9 +258,16 @@ pub(crate) fn inline(
 }
 
 /// Files and live spools are named by their run alone, so whose it is is asked first.
-fn has_run(conn: &Connection, project: &Name, run: &RunId) -> Result<bool, StoreError> {
-    let mut query = conn.prepare_cached("SELECT 1 FROM plans WHERE run_id = ?1 AND project = ?2")?;
-    Ok(query.exists([run.as_str(), project.as_str()])?)
+fn status_of(conn: &Connection, project: &Name, run: &RunId) -> Result<Option<String>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT status FROM plans WHERE run_id = ?1 AND project = ?2")?;
+    Ok(query.query_row([run.as_str(), project.as_str()], |row| row.get(0)).optional()?)
+}
+
+fn is_torn(error: &StoreError) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    let StoreError::Io(cause) = error else { return false };
+    let file = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(file, Some(InvalidData | UnexpectedEof))
 }
 
 fn page(

@@ -7,7 +7,7 @@ use provara_domain::{
     Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use crate::idempotency::{recall, remember};
 use crate::measures::{Measures, Step};
@@ -45,7 +45,15 @@ impl Store {
     /// When the store fails.
     pub async fn plans(&self, project: &Name, owner: Owner, filter: PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| list(conn, &project, &owner, &filter)).await
+        self.inner
+            .readers
+            .read(move |conn| {
+                // Of one moment, so that nobody is shown a plan that no longer belongs into the list.
+                let snapshot = conn.unchecked_transaction()?;
+                let listed = revisions(&snapshot, &project, &owner, &filter)?;
+                listed.into_iter().map(|(seq, _)| by_seq(&snapshot, seq)).collect()
+            })
+            .await
     }
 
     /// Returns a project's counts, as of the last commit.
@@ -88,28 +96,32 @@ impl Store {
     /// # Errors
     /// When it is not pending, is due to expire, or its digest is another than the one decided on, or the store fails.
     pub async fn decide(&self, project: &Name, new: NewDecision) -> Result<PlanRecord, TransitionError> {
-        let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
-        self.change_in(project, &decision.plan.clone(), cause, move |tx, found, cause| {
-            // What was seen is what is decided on, and in time, whoever calls.
-            guard(&found, found.digest == decision.digest && cause.at < found.expires_at)?;
-            let to = match decision.decision {
-                DecisionKind::Approve => Status::Approved,
-                DecisionKind::Deny => Status::Denied,
-            };
-            let decision_digest = provara_audit::canonical::decision_digest(&decision);
-            let set = [
-                ("decision", codec::decision_json(&decision)?.into()),
-                ("decision_digest", decision_digest.as_str().to_owned().into()),
-                ("reason", reason.into()),
-                ("judgement", codec::json("judgement", &judgement)?.into()),
-                ("approval_valid_until", approval_valid_until.as_millis().into()),
-            ];
-            let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
-            let decided = transition(tx, &found, to, &set, body, cause)?;
-            if let Some(key) = &idempotency {
-                remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
-            }
-            Ok(decided)
+        let (id, cause) = (new.decision.plan.clone(), new.cause.clone());
+        self.change_in(project, &id, cause, move |tx, found, _| decide(tx, &found, new)).await
+    }
+
+    /// Stores an approval and claims the plan in the same commit, for a worker that has room for it: two events, and no
+    /// commit between them. Without a claim where the plan is for another target.
+    ///
+    /// # Errors
+    /// As [`Store::decide`]; nothing is claimed then.
+    pub async fn approve_and_claim(
+        &self,
+        project: &Name,
+        new: NewDecision,
+        target: &Name,
+        run: RunId,
+        cause: Cause,
+    ) -> Result<(PlanRecord, Option<Claim>), TransitionError> {
+        let (id, target) = (new.decision.plan.clone(), target.clone());
+        self.change_in(project, &id, new.cause.clone(), move |tx, found, _| {
+            // Looked at before anything is written: once the approval is, the claim may not be refused.
+            let claimable = new.decision.decision == DecisionKind::Approve
+                && found.plan.target == target
+                && cause.at < new.approval_valid_until;
+            let decided = decide(tx, &found, new)?;
+            let claim = if claimable { Some(claim(tx, &decided, &target, run, &cause)?) } else { None };
+            Ok((decided, claim))
         })
         .await
     }
@@ -247,24 +259,7 @@ impl Store {
     /// When it is not approved, for another target, or no longer valid, or the store fails.
     pub async fn claim(&self, target: &Name, id: &PlanId, run: RunId, cause: Cause) -> Result<Claim, TransitionError> {
         let target = target.clone();
-        self.change(id, cause, move |tx, found, cause| {
-            let conflict = || TransitionError::Conflict { found: found.status, record: Box::new(found.clone()) };
-            let stored = found.decision.as_ref().ok_or_else(conflict)?;
-            guard(&found, found.plan.target == target && cause.at < stored.approval_valid_until)?;
-            let decision = &stored.decision;
-            let set = [
-                ("run_id", run.as_str().to_owned().into()),
-                ("run_started_at", cause.at.as_millis().into()),
-                ("run_timeout_s", decision.limits.timeout_s.into()),
-            ];
-            let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
-            transition(tx, &found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
-            tx.count(&found.plan.project, &found.plan.agent, RUNS, 1);
-            tx.effect(Effect::RunBegan(run.clone()));
-            #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
-            Ok(Claim::issued_by_store(found.plan, run, profile, limits, binding))
-        })
-        .await
+        self.change(id, cause, move |tx, found, cause| claim(tx, &found, &target, run, cause)).await
     }
 
     /// Returns approved plans of a target, oldest first.
@@ -367,7 +362,13 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<PlanRecord>, StoreError> {
         let project = project.clone();
-        self.inner.readers.read(move |conn| range(conn, &project, &owner, "run_id IS NOT NULL", before, limit)).await
+        self.inner
+            .readers
+            .read(move |conn| {
+                let wanted = Range { which: "run_id IS NOT NULL", before, limit };
+                range(conn, &project, &owner, &wanted, codec::PLAN_COLUMNS, codec::plan_record)
+            })
+            .await
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
@@ -576,6 +577,53 @@ fn logged(tx: &mut Tx<'_>, found: &PlanRecord, body: EventBody, cause: &Cause) -
     by_key(tx.conn, "id", plan.id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })
 }
 
+fn decide(tx: &mut Tx<'_>, found: &PlanRecord, new: NewDecision) -> Result<PlanRecord, TransitionError> {
+    let NewDecision { decision, reason, judgement, approval_valid_until, idempotency, cause } = new;
+    // What was seen is what is decided on, and in time, whoever calls.
+    guard(found, found.digest == decision.digest && cause.at < found.expires_at)?;
+    let to = match decision.decision {
+        DecisionKind::Approve => Status::Approved,
+        DecisionKind::Deny => Status::Denied,
+    };
+    let decision_digest = provara_audit::canonical::decision_digest(&decision);
+    let set = [
+        ("decision", codec::decision_json(&decision)?.into()),
+        ("decision_digest", decision_digest.as_str().to_owned().into()),
+        ("reason", reason.into()),
+        ("judgement", codec::json("judgement", &judgement)?.into()),
+        ("approval_valid_until", approval_valid_until.as_millis().into()),
+    ];
+    let body = EventBody::PlanDecided { decision, decision_digest, policy: judgement.policy.digest };
+    let decided = transition(tx, found, to, &set, body, &cause)?;
+    if let Some(key) = &idempotency {
+        remember(tx.conn, &found.plan.project, key, &found.plan.id, cause.at)?;
+    }
+    Ok(decided)
+}
+
+fn claim(
+    tx: &mut Tx<'_>,
+    found: &PlanRecord,
+    target: &Name,
+    run: RunId,
+    cause: &Cause,
+) -> Result<Claim, TransitionError> {
+    let stored = found.decision.as_ref().ok_or_else(|| conflict(found))?;
+    guard(found, found.plan.target == *target && cause.at < stored.approval_valid_until)?;
+    let decision = &stored.decision;
+    let set = [
+        ("run_id", run.as_str().to_owned().into()),
+        ("run_started_at", cause.at.as_millis().into()),
+        ("run_timeout_s", decision.limits.timeout_s.into()),
+    ];
+    transition(tx, found, Status::Running, &set, EventBody::RunStarted { run: run.clone() }, cause)?;
+    tx.count(&found.plan.project, &found.plan.agent, RUNS, 1);
+    tx.effect(Effect::RunBegan(run.clone()));
+    let (profile, limits, binding) = (decision.profile.clone(), decision.limits, decision.binding.clone());
+    #[expect(clippy::disallowed_methods, reason = "the row was moved to `running` in this very change")]
+    Ok(Claim::issued_by_store(found.plan.clone(), run, profile, limits, binding))
+}
+
 fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> Result<PlanRecord, TransitionError> {
     let found = by_key(tx.conn, "run_id", ran.run.as_str())?.ok_or(TransitionError::NotFound)?;
     // An output that came after the erasure would be kept for ever.
@@ -673,8 +721,22 @@ fn visible(
     })
 }
 
-/// One index range a status, merged: however long the queue is, at most `limit` rows of each are read.
-fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -> Result<Vec<PlanRecord>, StoreError> {
+/// Returns one plan by its place in the order of arrival.
+pub(crate) fn by_seq(conn: &Connection, seq: u64) -> Result<PlanRecord, StoreError> {
+    let columns = codec::PLAN_COLUMNS;
+    let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE seq = ?1"))?;
+    let mut rows = query.query([signed(seq)])?;
+    rows.next()?.map(codec::plan_record).transpose()?.ok_or(StoreError::Corrupt { what: "plan" })
+}
+
+/// Returns place and revision of each plan of a list: one index range a status, merged. However long the queue is, at most
+/// `limit` entries of each are read.
+pub(crate) fn revisions(
+    conn: &Connection,
+    project: &Name,
+    owner: &Owner,
+    filter: &PlanFilter,
+) -> Result<Vec<(u64, u64)>, StoreError> {
     // An index of all of an agent's plans, whatever their status, would cost every plan more than this costs a list.
     let mut statuses = if filter.statuses.is_empty() { Status::ALL.to_vec() } else { filter.statuses.clone() };
     statuses.sort_unstable();
@@ -682,24 +744,34 @@ fn list(conn: &Connection, project: &Name, owner: &Owner, filter: &PlanFilter) -
     let mut found = Vec::new();
     for status in statuses {
         let which = format!("status = '{}'", status.as_str());
-        found.extend(range(conn, project, owner, &which, filter.before, filter.limit)?);
+        let wanted = Range { which: &which, before: filter.before, limit: filter.limit };
+        found.extend(range(conn, project, owner, &wanted, "seq, revision", |row| {
+            Ok((codec::count(row.get(0)?)?, codec::count(row.get(1)?)?))
+        })?);
     }
-    found.sort_unstable_by_key(|record| std::cmp::Reverse(record.seq));
+    found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
     found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
     Ok(found)
 }
 
-fn range(
+/// One index range, newest first.
+struct Range<'a> {
+    which: &'a str,
+    before: Option<u64>,
+    limit: u32,
+}
+
+fn range<T>(
     conn: &Connection,
     project: &Name,
     owner: &Owner,
-    which: &str,
-    before: Option<u64>,
-    limit: u32,
-) -> Result<Vec<PlanRecord>, StoreError> {
-    let columns = codec::PLAN_COLUMNS;
+    wanted: &Range<'_>,
+    columns: &'static str,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let Range { which, before, limit } = wanted;
     let before = before.map_or(i64::MAX, signed);
-    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), limit.into()];
+    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), (*limit).into()];
     let mine = match owner {
         Owner::Everyone => "",
         Owner::Only(agent) => {
@@ -713,7 +785,7 @@ fn range(
     let mut rows = query.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(codec::plan_record(row)?);
+        found.push(read(row)?);
     }
     Ok(found)
 }

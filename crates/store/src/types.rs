@@ -237,7 +237,7 @@ pub enum TransitionError {
 }
 
 /// Whose plans a query may see.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// This agent's.
     Only(Name),
@@ -246,7 +246,7 @@ pub enum Owner {
 }
 
 /// Which plans to list, newest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PlanFilter {
     /// These statuses; none means all.
     pub statuses: Vec<Status>,

@@ -122,6 +122,42 @@ def test_an_approver_sees_decides_and_waits(server: Served) -> None:
         assert "facts" not in agent.policy_check("ls")
 
 
+def test_a_digest_is_computed_from_what_is_shown(server: Served) -> None:
+    with server.agent() as agent, server.operator() as operator:
+        odd = "printf '%s' \"\u202e\U0001f600\t\x7f\x01\""
+        queued = agent.plan(
+            odd, env={"B": "\x1b\u2028", "A": "\\"}, stdin=b"\x00\xff", timeout_s=9, note="no part of it"
+        )
+        (shown,) = [plan for plan in operator.pending() if plan["pending_id"] == queued["pending_id"]]
+        for plan in (shown, operator.get(queued["pending_id"]), agent.get(queued["pending_id"])):
+            assert provara.verify_digest(plan) == provara.plan_digest(plan) == queued["digest"]
+        forged: list[tuple[str, object]] = [
+            ("command", odd + " "),
+            ("command", 7),
+            ("cwd", "/"),
+            ("env", {}),
+            ("stdin_b64", None),
+            ("tty", True),
+            ("timeout_s", 3600),
+            ("profile", "host"),
+            ("project", "other"),
+            ("agent", "other"),
+            ("nonce", "0" * 32),
+            ("pending_id", "20250115_143022_a1b2c3d4"),
+            ("digest", "sha256:" + "0" * 64),
+            ("erased_at", "2026-01-01T00:00:00Z"),
+        ]
+        for field, other in forged:
+            with pytest.raises(provara.DigestMismatch):
+                provara.verify_digest({**shown, field: other})
+        for field in ("nonce", "project", "digest", "command"):
+            with pytest.raises(provara.DigestMismatch):
+                provara.verify_digest({name: value for name, value in shown.items() if name != field})
+        denied = operator.deny(queued["pending_id"])
+        assert denied["decision"] is not None
+        assert denied["decision"]["decision_digest"] != denied["digest"] == provara.verify_digest(denied)
+
+
 def test_refusals_have_their_own_errors(server: Served) -> None:
     with server.agent() as agent, server.operator() as operator:
         with pytest.raises(provara.PolicyDenied, match="mend the command") as denied:

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::served::{Served, alive, until};
+use crate::served::{Served, marked, sleeps, until};
 
 /// What changes from run to run, by a word that does not.
 pub(crate) fn masked(server: &Served, text: &str) -> String {
@@ -249,7 +249,12 @@ fn the_exit_code_says_how_it_ended() {
     assert_eq!(call(&server, &["status", &again]), (Some(4), "pending\n".into(), String::new()));
     assert_eq!(
         call(&server, &["approve", &denied, "--yes"]),
-        (Some(1), String::new(), "provara: plan ID is denied and can no longer be decided\n".into())
+        (
+            Some(1),
+            String::new(),
+            "provara: plan ID is denied and can no longer be decided\n  next: `provara show ID` tells what became of it\n"
+                .into()
+        )
     );
 }
 
@@ -269,9 +274,9 @@ fn run_ends_with_the_commands_code_and_with_125_where_provara_ended_it() {
         (code, err.as_str()),
         (Some(125), "provara: the command did not end by itself: timed_out: it was ended at its time-out\n")
     );
-    let (code, _, err) = ended(&["run", "--", "sleep 4801"], &|id| {
+    let (code, _, err) = ended(&["run", "--", &format!("sleep {}", marked(4801))], &|id| {
         approve(id);
-        until("the command", || alive("sleep\u{0}4801"));
+        until("the command", || sleeps(&marked(4801)));
         drop(answer(&server, &["cancel", id]));
     });
     assert_eq!(
@@ -329,16 +334,17 @@ fn an_interrupt_leaves_the_plan_and_says_how_to_come_back() {
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
         (told(&server, &child.wait_with_output().unwrap()), id)
     };
-    let ((code, _, err), id) = at_work(&["run", "--", "echo at work; sleep 4803"]);
+    let ((code, _, err), id) = at_work(&["run", "--", &format!("echo at work; sleep {}", marked(4803))]);
     let words = "\nprovara: left; the plan goes on. Come back: provara attach ID. End it: provara cancel ID\n";
     assert_eq!((code, err.as_str()), (Some(130), words));
     assert_eq!(call(&server, &["status", &id]).1, "running\n");
-    assert!(alive("sleep\u{0}4803"), "the interrupt reached the command");
+    assert!(sleeps(&marked(4803)), "the interrupt reached the command");
     drop(answer(&server, &["cancel", &id]));
-    let ((code, _, err), _) = at_work(&["run", "--cancel-on-interrupt", "--", "echo at work; sleep 4802"]);
+    let ((code, _, err), _) =
+        at_work(&["run", "--cancel-on-interrupt", "--", &format!("echo at work; sleep {}", marked(4802))]);
     assert_eq!(code, Some(130));
     assert!(err.starts_with("\nprovara: cancel was asked for; the plan is "), "{err}");
-    until("the end of both", || !alive("sleep\u{0}4802") && !alive("sleep\u{0}4803"));
+    until("the end of both", || !sleeps(&marked(4802)) && !sleeps(&marked(4803)));
 }
 
 #[test]

@@ -1,15 +1,20 @@
 //! A machine in trouble: full and read-only disks, locked databases, no descriptors left, slow disks, torn files. The server says
 //! so, loses nothing that it acknowledged, and goes on when the cause goes.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::served::{await_address, until};
 
 const AGENT: &str = "an-agents-token-of-hardship";
 const OPERATOR: &str = "an-operators-token-of-hardship";
@@ -38,6 +43,45 @@ impl Troubled {
         fs::create_dir(&runtime).unwrap();
         mount(&["-t", "tmpfs", "-o", &format!("mode=0700,size={size}"), "tmpfs"], &runtime);
         Self { root, process: None, base: String::new() }
+    }
+
+    /// A server on a disk of its own that an error makes read-only, open files or not: what kernels do to a failing disk.
+    fn on_a_disk_that_can_fail() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let server = Self { root, process: None, base: String::new() };
+        fs::File::create(server.image()).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir(server.runtime()).unwrap();
+        succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(server.image()));
+        server.mount_image();
+        server
+    }
+
+    fn image(&self) -> std::path::PathBuf {
+        self.root.path().join("disk.img")
+    }
+
+    fn mount_image(&self) {
+        let image = self.image();
+        mount(&["-o", "loop,errors=remount-ro", image.to_str().unwrap()], &self.runtime());
+        fs::set_permissions(self.runtime(), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    fn fail_the_disk(&self) {
+        let source = succeeds(Command::new("findmnt").args(["-no", "SOURCE"]).arg(self.runtime()));
+        let device = source.trim().trim_start_matches("/dev/");
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test").unwrap();
+    }
+
+    /// What an administrator does with such a disk: it is checked, mended and mounted again.
+    fn mend_the_disk(&self) {
+        succeeds(Command::new("umount").arg(self.runtime()));
+        // The helper's processes see the disk too, until they have followed their server.
+        let image = self.image();
+        until("the disk let go", || succeeds(Command::new("losetup").arg("-j").arg(&image)).is_empty());
+        let mended = Command::new("e2fsck").arg("-p").arg(self.image()).output().unwrap();
+        assert!(matches!(mended.status.code(), Some(0 | 1)), "{mended:?}");
+        self.mount_image();
     }
 
     fn runtime(&self) -> std::path::PathBuf {
@@ -75,14 +119,7 @@ impl Troubled {
         let log = self.root.path().join("server.log");
         let process = self.command(before, variables).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
         self.process = Some(process);
-        let deadline = Instant::now() + PATIENCE;
-        self.base = loop {
-            match fs::read_to_string(&address) {
-                Ok(base) if base.ends_with('\n') => break base.trim().to_owned(),
-                _ => assert!(Instant::now() < deadline, "{}", fs::read_to_string(&log).unwrap()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        self.base = await_address(self.root.path());
     }
 
     fn stop(&mut self) {
@@ -122,14 +159,40 @@ impl Troubled {
         panic!("the disk never filled");
     }
 
+    fn provara(&self, arguments: &[&str]) -> String {
+        succeeds(
+            Command::new(env!("CARGO_BIN_EXE_provara"))
+                .env_clear()
+                .env("AGENT_HUB_ROOT", self.root.path())
+                .env("AGENT_HUB_OPERATOR_TOKEN", OPERATOR)
+                .args(["--base", &self.base])
+                .args(arguments),
+        )
+    }
+
+    /// The log verifies from exported bytes alone.
+    fn log_verifies(&self) {
+        let checkpoint = self.ask("GET", "/audit/checkpoint", OPERATOR, &Value::Null).1;
+        let file = |name: &str| self.root.path().join(name).to_str().unwrap().to_owned();
+        fs::write(file("note"), checkpoint["checkpoint"].as_str().unwrap()).unwrap();
+        fs::write(file("key"), checkpoint["key"].as_str().unwrap()).unwrap();
+        fs::write(file("log"), self.provara(&["audit", "export"])).unwrap();
+        self.provara(&["audit", "verify", &file("log"), "--checkpoint", &file("note"), "--key", &file("key")]);
+    }
+
     fn is_there(&self, id: &str) -> bool {
         self.ask("GET", &format!("/commands/{id}"), AGENT, &Value::Null).1["state"] == "pending"
     }
 }
 
 fn mount(options: &[&str], at: &Path) {
-    let done = Command::new("mount").args(options).arg(at).output().unwrap();
+    succeeds(Command::new("mount").args(options).arg(at));
+}
+
+fn succeeds(command: &mut Command) -> String {
+    let done = command.output().unwrap();
     assert!(done.status.success(), "these tests mount small disks and need root: {done:?}");
+    String::from_utf8(done.stdout).unwrap()
 }
 
 /// Another program that holds the database.
@@ -157,14 +220,6 @@ impl Lock {
     fn release(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
-    }
-}
-
-fn until(what: &str, seen: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !seen() {
-        assert!(Instant::now() < deadline, "never seen: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -237,6 +292,177 @@ fn a_start_on_a_read_only_disk_says_why_it_cannot_and_works_once_it_can() {
 }
 
 #[test]
+fn a_disk_that_turns_read_only_under_work_is_told_in_time_and_loses_nothing_acknowledged() {
+    let mut server = Troubled::on_a_disk_that_can_fail();
+    server.start(&[], &[]);
+    let (planned, decided) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let told = |asked: Instant, status: u16, answer: &Value| {
+        assert!(asked.elapsed() < PATIENCE / 3, "an answer took {:?}", asked.elapsed());
+        assert!(status != 503 || answer["code"] == "unavailable", "{answer}");
+        status
+    };
+    let work = |server: &Troubled| {
+        for number in 0.. {
+            let asked = Instant::now();
+            let (status, answer) = server.plan(&format!("echo {number}"));
+            match told(asked, status, &answer) {
+                200 => planned.lock().unwrap().push(answer["pending_id"].as_str().unwrap().to_owned()),
+                503 => return,
+                other => panic!("{other}: {answer}"),
+            }
+        }
+    };
+    let decide = |server: &Troubled, route: &str, settled: &'static str| {
+        loop {
+            let Some(id) = planned.lock().unwrap().pop() else {
+                std::thread::yield_now();
+                continue;
+            };
+            let asked = Instant::now();
+            let (status, answer) = server.ask("POST", &format!("/{route}/{id}"), OPERATOR, &json!({}));
+            match told(asked, status, &answer) {
+                200 => decided.lock().unwrap().push((id, settled, answer)),
+                // Nothing was said: it may be either, and is not counted among what was acknowledged about it.
+                503 => return,
+                other => panic!("{other}: {answer}"),
+            }
+        }
+    };
+    let of = |what: &str| decided.lock().unwrap().iter().filter(|(_, settled, _)| *settled == what).count();
+    let (_, long) = server.plan("until [ -e go ]; do sleep 0.02; done");
+    let long = long["pending_id"].as_str().unwrap().to_owned();
+    let (status, answer) = std::thread::scope(|scope| {
+        let shared = &server;
+        let waits = scope.spawn(|| shared.ask("POST", &format!("/approve/{long}"), OPERATOR, &json!({})));
+        for _ in 0..2 {
+            scope.spawn(|| work(shared));
+        }
+        scope.spawn(|| decide(shared, "approve", "finished"));
+        scope.spawn(|| decide(shared, "deny", "denied"));
+        let running =
+            |id: &str| shared.ask("GET", &format!("/commands/{id}"), OPERATOR, &Value::Null).1["state"] == "running";
+        until("work of every kind", || of("finished") > 3 && of("denied") > 3 && running(&long));
+        shared.fail_the_disk();
+        fs::write(shared.root.path().join("workspace/go"), "").unwrap();
+        waits.join().unwrap()
+    });
+    // It ran to its end, which cannot be recorded: whoever waits is told so instead of waiting for ever.
+    assert_eq!(
+        (status, &answer["code"], &answer["state"]),
+        (503, &json!("unavailable"), &json!("running")),
+        "{answer}"
+    );
+    let id = decided.lock().unwrap()[0].0.clone();
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let (status, answer) = server.plan("echo while it is read-only");
+        assert_eq!(told(asked, status, &answer), 503);
+    }
+    assert_eq!(server.ask("GET", "/status", "", &Value::Null).0, 200);
+    let (status, seen) = server.ask("GET", &format!("/commands/{id}"), AGENT, &Value::Null);
+    assert_eq!((status, &seen["pending_id"]), (200, &json!(id)));
+    assert!(server.process.as_mut().unwrap().try_wait().unwrap().is_none(), "the server died of it");
+    server.stop();
+    server.mend_the_disk();
+    server.start(&[], &[]);
+    for id in planned.lock().unwrap().iter() {
+        assert!(server.is_there(id), "{id} was acknowledged");
+    }
+    let (_, seen) = server.ask("GET", &format!("/commands/{long}"), OPERATOR, &Value::Null);
+    assert_eq!(seen["state"], "lost", "{seen}");
+    for (id, settled, answer) in decided.lock().unwrap().iter() {
+        let seen = server.ask("GET", &format!("/commands/{id}"), OPERATOR, &Value::Null).1;
+        assert_eq!(seen["state"], *settled, "{seen}");
+        if *settled == "finished" {
+            assert_eq!(seen["run"]["outcome"], answer["outcome"]);
+        }
+    }
+    assert_eq!(server.plan("echo it is writable again").0, 200);
+}
+
+#[test]
+fn a_clock_that_jumps_loses_nothing_runs_nothing_twice_and_expires_only_what_its_time_is_up_for() {
+    let mut server = Troubled::new("64m");
+    let error = server.root.path().join("clock-error");
+    let set = |seconds: i64| {
+        fs::write(error.with_extension("new"), seconds.to_string()).unwrap();
+        fs::rename(error.with_extension("new"), &error).unwrap();
+    };
+    set(0);
+    let clock = [(provara_faults::CLOCK_VARIABLE, error.to_str().unwrap())];
+    server.start(&[], &clock);
+    let mut planned: Vec<String> = Vec::new();
+    let mut plan = |server: &Troubled, body: &Value| {
+        let (status, answer) = server.ask("POST", "/plan", AGENT, body);
+        assert_eq!(status, 200, "{answer}");
+        planned.push(answer["pending_id"].as_str().unwrap().to_owned());
+        planned.last().unwrap().clone()
+    };
+    let state = |server: &Troubled, id: &str| {
+        server.ask("GET", &format!("/commands/{id}"), OPERATOR, &Value::Null).1["state"].as_str().unwrap().to_owned()
+    };
+    let patient = plan(&server, &json!({ "command": "echo patient" }));
+    let hasty = plan(&server, &json!({ "command": "echo hasty", "expires_s": 600 }));
+    let long =
+        plan(&server, &json!({ "command": "until [ -e go ]; do sleep 0.02; done; echo went", "timeout_s": 300 }));
+    let later = format!("/commands/{long}");
+    std::thread::scope(|scope| {
+        let (shared, long_one) = (&server, &long);
+        let ran = scope.spawn(move || shared.ask("POST", &format!("/approve/{long_one}"), OPERATOR, &Value::Null));
+        until("running", || shared.ask("GET", &later, OPERATOR, &Value::Null).1["state"] == "running");
+        let mut number = 0;
+        for (jump, hastys) in [(-3600, "pending"), (3600, "expired"), (-3600, "expired"), (0, "expired")] {
+            set(jump);
+            // Longer than what looks for expired plans rests, and with work going on.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(1500) {
+                number += 1;
+                let id = plan(shared, &json!({ "command": format!("echo {number} >> ran; echo {number}") }));
+                let (status, run) = shared.ask("POST", &format!("/approve/{id}"), OPERATOR, &Value::Null);
+                assert_eq!((status, &run["stdout"]), (200, &json!(format!("{number}\n"))), "at {jump}: {run}");
+            }
+            until("the clock's own work", || state(shared, &hasty) == hastys);
+            assert_eq!(state(shared, &patient), "pending");
+            assert_eq!(state(shared, &long), "running", "a run's time is not the clock's");
+        }
+        fs::write(shared.root.path().join("workspace/go"), "").unwrap();
+        let (status, run) = ran.join().unwrap();
+        assert_eq!((status, &run["stdout"], &run["exit_code"]), (200, &json!("went\n"), &json!(0)), "{run}");
+        let took = run["duration_ms"].as_u64().unwrap();
+        assert!((1_000..120_000).contains(&took), "{took} ms by a clock that jumped");
+        let ran = fs::read_to_string(shared.root.path().join("workspace/ran")).unwrap();
+        let each_once: String = (1..=number).map(|number| format!("{number}\n")).collect();
+        assert_eq!(ran, each_once);
+    });
+    // An hour back is also what a restart may find.
+    server.stop();
+    set(-3600);
+    server.start(&[], &clock);
+    assert_eq!((state(&server, &patient), state(&server, &hasty)), ("pending".to_owned(), "expired".to_owned()));
+    plan(&server, &json!({ "command": "echo after the restart" }));
+    let listed = server.ask("GET", "/commands?limit=500", OPERATOR, &Value::Null).1;
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|plan| plan["pending_id"].as_str().unwrap()).collect();
+    planned.reverse();
+    assert_eq!(listed, planned, "newest first, whatever the clock said");
+    server.log_verifies();
+}
+
+#[test]
+fn a_clock_that_jumps_back_locks_nobody_out() {
+    let mut server = Troubled::new("32m");
+    let error = server.root.path().join("clock-error");
+    let clock = [(provara_faults::CLOCK_VARIABLE, error.to_str().unwrap()), ("AGENT_HUB_RATE_LIMIT_REQUESTS", "3")];
+    server.start(&[], &clock);
+    let mut last = (0, Value::Null);
+    until("a full window", || {
+        last = server.plan("echo too much");
+        last.0 == 429
+    });
+    fs::write(&error, "-3600").unwrap();
+    assert_eq!(server.plan("echo an hour ago").0, 200, "{last:?}");
+}
+
+#[test]
 fn a_database_that_somebody_else_locks_is_told_and_used_again_afterwards() {
     let mut server = Troubled::new("32m");
     server.start(&[], &[]);
@@ -250,28 +476,84 @@ fn a_database_that_somebody_else_locks_is_told_and_used_again_afterwards() {
 }
 
 #[test]
-fn a_server_without_descriptors_left_answers_again_when_some_are_free() {
+fn a_server_without_descriptors_left_makes_room_and_runs_again_when_some_are_free() {
     let mut server = Troubled::new("32m");
     server.start(&["prlimit", "--nofile=64", "--"], &[]);
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut held = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..200 {
         let mut stream = TcpStream::connect(&address).unwrap();
-        stream.write_all(b"GET /status HTTP/1.1\r\n").unwrap();
+        let _ = stream.write_all(b"GET /status HTTP/1.1\r\n");
         held.push(stream);
     }
-    // The last of them waits in the kernel's queue: it was never accepted.
-    let mut last = held.pop().unwrap();
-    last.write_all(b"host: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    // While they are held there are none left, and still one that says nothing makes room for whoever asks.
+    assert_eq!(server.ask("GET", "/status", "", &Value::Null).0, 200);
     drop(held);
-    last.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut answer = String::new();
-    last.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let (_, planned) = server.plan("echo still here");
     let id = planned["pending_id"].as_str().unwrap();
     let (status, run) = server.ask("POST", &format!("/approve/{id}"), OPERATOR, &Value::Null);
     assert_eq!((status, &run["stdout"]), (200, &json!("still here\n")), "{run}");
+}
+
+/// Some connect without a pause and say nothing; some say a byte now and then; some ask without a token and keep their
+/// connection. All places are taken many times over, and whoever has a token is served.
+#[test]
+fn attack_28_whoever_keeps_connecting_leaves_room_for_a_token_and_what_is_served_goes_on() {
+    let mut server = Troubled::new("32m");
+    server.start(&["prlimit", "--nofile=512", "--"], &[]);
+    let (places, server) = (256, &server);
+    let address = server.base.trim_start_matches("http://");
+    let mut events = TcpStream::connect(address).unwrap();
+    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(events, "GET /events HTTP/1.1\r\nhost: localhost\r\nx-agent-token: {OPERATOR}\r\n\r\n").unwrap();
+    let mut events = BufReader::new(events);
+    let mut line = String::new();
+    events.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    let decided = |planned: (u16, Value)| {
+        assert_eq!(planned.0, 200, "{planned:?}");
+        server.ask("POST", &format!("/approve/{}", planned.1["pending_id"].as_str().unwrap()), OPERATOR, &Value::Null)
+    };
+    let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let run = std::thread::scope(|scope| {
+        let long = scope.spawn(|| decided(server.plan("until [ -e go ]; do sleep 0.05; done; echo went")));
+        until("the long run", || server.ask("GET", "/commands?state=running", OPERATOR, &Value::Null).1[0].is_object());
+        scope.spawn(|| {
+            let mut held = VecDeque::new();
+            while !over.load(Ordering::SeqCst) && opened.load(Ordering::SeqCst) < 20_000 {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let _ = match opened.fetch_add(1, Ordering::SeqCst) % 8 {
+                    0 => stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+                    1 => stream.write_all(b"POST /plan HTTP/1.1\r\nhost: "),
+                    _ => Ok(()),
+                };
+                held.push_back(stream);
+                if held.len() > places + 200 {
+                    drop(held.pop_front());
+                }
+                if let Some(slow) = held.get_mut(places / 2) {
+                    let _ = slow.write_all(b"x");
+                }
+            }
+        });
+        until("every place taken", || opened.load(Ordering::SeqCst) > 2 * places);
+        let mut slowest = Duration::ZERO;
+        for number in 0..10 {
+            let begun = Instant::now();
+            let (status, run) = decided(server.plan(&format!("echo {number}")));
+            assert_eq!((status, &run["stdout"]), (200, &json!(format!("{number}\n"))), "{run}");
+            slowest = slowest.max(begun.elapsed());
+        }
+        over.store(true, Ordering::SeqCst);
+        println!("{} connections; a plan and its approval took {slowest:?} at most", opened.load(Ordering::SeqCst));
+        assert!(slowest < PATIENCE / 3, "{slowest:?}");
+        fs::write(server.root.path().join("workspace/go"), "").unwrap();
+        long.join().unwrap()
+    });
+    assert_eq!((run.0, &run.1["stdout"]), (200, &json!("went\n")), "{}", run.1);
+    // The stream, the oldest connection of all, was never cut: it tells of every run.
+    let mut told = events.lines().map_while(Result::ok).filter(|line| line == "event: run.finished");
+    assert_eq!(told.by_ref().take(11).count(), 11, "the stream of events ended");
 }
 
 #[test]
@@ -300,15 +582,12 @@ fn a_torn_line_of_the_mirror_is_mended_from_the_store() {
     let mirror = server.runtime().join("audit/log.jsonl");
     let lines = |text: &str| text.matches('\n').count();
     let whole = |count: usize| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = fs::read_to_string(&mirror).unwrap_or_default();
-            if lines(&text) >= count {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "the mirror stays behind: {text}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut text = String::new();
+        until("a mirror that has caught up", || {
+            text = fs::read_to_string(&mirror).unwrap_or_default();
+            lines(&text) >= count
+        });
+        text
     };
     let before = whole(4);
     server.stop();

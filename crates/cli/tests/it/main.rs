@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod erase;
 mod faults;
+mod firsttime;
 mod hardship;
 mod operations;
 #[cfg(feature = "otel")]

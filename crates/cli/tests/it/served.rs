@@ -129,8 +129,17 @@ pub(crate) fn alive(mark: &str) -> bool {
     })
 }
 
+/// How long a sleep lasts that only this process asks for: a mark to find it by, also while another checkout is tested.
+pub(crate) fn marked(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
+}
+
+pub(crate) fn sleeps(mark: &str) -> bool {
+    alive(&format!("sleep\0{mark}"))
+}
+
 pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !seen() {
         assert!(Instant::now() < deadline, "never seen: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -371,7 +380,8 @@ fn a_second_server_on_one_folder_is_refused() {
 #[test]
 fn a_killed_server_calls_its_run_lost_and_leaves_no_process() {
     let mut server = Served::new();
-    let id = server.plan("setsid sleep 4711 & sleep 4712");
+    let (apart, here) = (marked(4711), marked(4712));
+    let id = server.plan(&format!("setsid sleep {apart} & sleep {here}"));
     let waiting = server.plan("make later");
     let (status, _) = server.ask(
         "POST",
@@ -380,16 +390,26 @@ fn a_killed_server_calls_its_run_lost_and_leaves_no_process() {
         "",
     );
     assert_eq!(status, 202);
-    until("the command at work", || alive("sleep\u{0}4711") && alive("sleep\u{0}4712"));
+    until("the command at work", || sleeps(&apart) && sleeps(&here));
     server.process.kill().unwrap();
     server.process.wait().unwrap();
-    until("the end of the tree", || !alive("sleep\u{0}4711") && !alive("sleep\u{0}4712"));
+    until("the end of the tree", || !sleeps(&apart) && !sleeps(&here));
     fs::remove_file(server.root.path().join("runtime/address")).unwrap();
     (server.process, server.base) = start(server.root.path());
     let (_, seen) = server.by(&server.agent(), "GET", &format!("/commands/{id}"), &Value::Null);
     assert_eq!((&seen["state"], &seen["run"]["outcome"]), (&json!("lost"), &Value::Null));
     let (_, seen) = server.by(&server.agent(), "GET", &format!("/commands/{waiting}"), &Value::Null);
     assert_eq!(seen["state"], "pending");
+    // It is never run again; a person may propose the same anew, once, and decides on that.
+    let (status, late) = server.by(&server.operator(), "POST", &format!("/approve/{id}"), &Value::Null);
+    assert_eq!((status, &late["state"]), (409, &json!("lost")), "{late}");
+    let reopen = format!("/reopen/{id}");
+    let (status, anew) = server.by(&server.operator(), "POST", &reopen, &Value::Null);
+    assert_eq!((status, &anew["state"], &anew["origin"]), (200, &json!("pending"), &json!(id)), "{anew}");
+    assert!(anew["pending_id"] != json!(id) && anew["run"].is_null() && anew["decision"].is_null(), "{anew}");
+    assert_eq!(server.by(&server.operator(), "POST", &reopen, &Value::Null).0, 409);
+    let (_, seen) = server.by(&server.agent(), "GET", &format!("/commands/{id}"), &Value::Null);
+    assert_eq!((&seen["state"], &seen["run"]["outcome"]), (&json!("lost"), &Value::Null));
 }
 
 #[test]

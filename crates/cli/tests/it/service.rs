@@ -24,7 +24,7 @@ fn folder() -> tempfile::TempDir {
 
 /// Starts a server as systemd does: the socket at descriptor 3, its number in LISTEN_PID.
 fn activated(root: &std::path::Path, listener: TcpListener, variables: &[(&str, &str)]) -> Child {
-    let script = "export LISTEN_PID=$$ WATCHDOG_PID=$$; exec 3<&0 </dev/null; exec \"$0\" serve";
+    let script = "export LISTEN_PID=$$ WATCHDOG_PID=$$; exec 3<&0 </dev/null; exec \"$0\" serve $ARGUMENTS";
     Command::new("/bin/sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_provara")])
         .env_clear()
@@ -122,6 +122,12 @@ fn a_socket_open_to_other_machines_is_refused_like_such_a_host_and_a_strangers_v
     assert_eq!(process.wait().unwrap().code(), Some(2));
     let said = fs::read_to_string(root.path().join("server.log")).unwrap();
     assert!(said.contains("`0.0.0.0` can be reached from other machines"), "{said}");
+    // A check looks at the same socket, whatever HOST says.
+    let check = [("ARGUMENTS", "--check"), ("AGENT_HUB_HOST", "127.0.0.1")];
+    let mut process = activated(root.path(), TcpListener::bind("0.0.0.0:0").unwrap(), &check);
+    assert_eq!(process.wait().unwrap().code(), Some(2));
+    let mut process = activated(root.path(), TcpListener::bind("127.0.0.1:0").unwrap(), &check);
+    assert_eq!(process.wait().unwrap().code(), Some(0));
     let mut process = activated(root.path(), TcpListener::bind("127.0.0.1:0").unwrap(), &[("LISTEN_FDS", "2")]);
     assert_eq!(process.wait().unwrap().code(), Some(2));
 

@@ -1,17 +1,19 @@
 //! `provara serve` from its first start to its end, and what it refuses.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::served::{Served, alive, until};
+use crate::served::{Served, marked, sleeps, until};
 
 fn serve(root: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
@@ -169,7 +171,7 @@ fn ctrl_c_on_the_servers_terminal_leaves_runs_their_grace_and_a_second_one_does_
         !base.is_empty()
     });
     let mut server = Served { root: dir, process, base };
-    let id = server.plan("trap '' TERM; touch begun; sleep 4903");
+    let id = server.plan(&format!("trap '' TERM; touch begun; sleep {}", marked(4903)));
     let approve = [("x-agent-token", &*server.operator()), ("prefer", "respond-async")];
     assert_eq!(server.ask("POST", &format!("/approve/{id}"), &approve, "").0, 202);
     until("the command", || server.root.path().join("workspace/begun").exists());
@@ -178,11 +180,45 @@ fn ctrl_c_on_the_servers_terminal_leaves_runs_their_grace_and_a_second_one_does_
     until("the stopping", || {
         fs::read_to_string(server.root.path().join("server.log")).unwrap().contains("stopping: no new work")
     });
-    assert!(alive("sleep\u{0}4903"), "the run got no grace");
+    assert!(sleeps(&marked(4903)), "the run got no grace");
     kill(pid(&server), Signal::SIGTERM).unwrap();
     let ended = server.process.wait().unwrap();
     assert_eq!(ended.code(), Some(1));
-    until("the end of the tree", || !alive("sleep\u{0}4903"));
+    until("the end of the tree", || !sleeps(&marked(4903)));
+}
+
+/// A sink whose certificate a private authority signed gets checkpoints from a server that was told of the authority.
+fn checkpoints_reach_a_sink_of(authority: &Path) {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificates = CertificateDer::pem_file_iter(authority.join("cert.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(authority.join("key.pem")).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    let sink = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}/", sink.local_addr().unwrap());
+    let ca = authority.join("ca.pem");
+    let variables = [("AGENT_HUB_CHECKPOINT_SINKS", &*address), ("AGENT_HUB_CA_CERT", ca.to_str().unwrap())];
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (process, base) = crate::served::start_with(root.path(), &variables);
+    let _server = Served { root, process, base };
+    let (stream, _) = sink.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(config).unwrap(), stream);
+    let (mut said, mut piece) = (String::new(), [0; 4096]);
+    while !said.contains("\n\u{2014} ") {
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "{said}");
+        said += &String::from_utf8_lossy(&piece[..read]);
+    }
+    assert!(said.starts_with("POST / HTTP/1.1\r\n"), "{said}");
 }
 
 #[test]
@@ -229,6 +265,7 @@ fn tls_is_served_and_a_private_authority_is_believed_only_where_it_is_named() {
     let believed = asked(&[("AGENT_HUB_CA_CERT", "ca.pem")]);
     assert_eq!(String::from_utf8_lossy(&believed.stdout), "nothing waits\n", "{believed:?}");
     assert_eq!(asked(&[("AGENT_HUB_CA_CERT", "key.pem")]).status.code(), Some(1));
+    checkpoints_reach_a_sink_of(server.root.path());
     let doctor = Command::new(env!("CARGO_BIN_EXE_provara"))
         .env_clear()
         .env("AGENT_HUB_ROOT", server.root.path())
@@ -333,6 +370,14 @@ fn the_level_of_the_log_is_kept_and_a_check_starts_nothing() {
     assert!(!dir.path().join("runtime").exists());
     fs::create_dir_all(dir.path().join("policies/projects")).unwrap();
     fs::write(dir.path().join("policies/projects/bad.toml"), "nonsense").unwrap();
+    // A rule file without an end is not read to its end.
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("policies/projects/endless.toml")).unwrap();
+    let (code, said) = refused(dir.path(), &[]);
+    assert!(
+        code == Some(2) && said.contains("endless.toml` cannot be read: it has more than 262144 bytes"),
+        "{code:?} {said}"
+    );
+    fs::remove_file(dir.path().join("policies/projects/endless.toml")).unwrap();
     assert_eq!(serve(dir.path(), &[], &["--check"]).output().unwrap().status.code(), Some(2));
     assert_eq!(refused(dir.path(), &[]).0, Some(2));
     assert!(!dir.path().join("runtime").exists(), "a policy that cannot be read left half a start behind");

@@ -58,7 +58,7 @@ fn the_documents_example_can_be_used_as_it_stands() {
     let redactor = Redactor::new(Arc::new(Rules::parse(example).unwrap()), &[]).unwrap();
     let text =
         redactor.redact_text("hk_eu_9f86d081884c7d659a2feaa0c55ad015 hk_eu_00000000000000000000000000000000").text;
-    assert_eq!(text, "hk_[redacted:house-key] hk_eu_00000000000000000000000000000000");
+    assert_eq!(text, "hk_eu_[redacted:house-key] hk_eu_00000000000000000000000000000000");
 }
 
 #[test]

@@ -30,10 +30,6 @@ fn helper() -> i32 {
     helpers[0]
 }
 
-fn zombie(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
-
 /// The shell's ancestors: the run's first process and its supervisor.
 fn above(shell: i32) -> (i32, i32) {
     let first = parent(shell).unwrap();
@@ -154,10 +150,10 @@ async fn futures_of<F: Future>(all: Vec<F>) -> Vec<F::Output> {
 async fn a_run_that_waits_in_a_dead_helpers_socket_is_lost_and_never_run() {
     let world = World::new().await;
     let helper = helper();
-    // Stopped, so that the run has been sent and not taken when the helper dies.
+    // Stopped, so that the run has been sent and not taken when the helper dies. No spare stands ready for this profile.
     kill(Pid::from_raw(helper), Signal::SIGSTOP).unwrap();
     let (_handle, control) = control();
-    let claim = world.claim("echo x >> ran", "workspace", &world.path("workspace"), 60);
+    let claim = world.claim("echo x >> ran", "host", &world.path("workspace"), 60);
     let workspace = world.path("workspace");
     let kill_it = async {
         // Polled once, the run has handed itself over.

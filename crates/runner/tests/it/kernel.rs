@@ -31,6 +31,9 @@ async fn the_record_says_exactly_what_held() {
             expected.push(mechanism("network_namespace", "no interface is up, loopback included"));
             let dev = "null, zero, full, random, urandom, tty, terminals of its own";
             expected.push(mechanism("private_dev", dev));
+        }
+        expected.push(mechanism("private_proc", "only the run's own processes"));
+        if confined {
             let mounts = "all but the workspace read-only; /tmp private; /run hidden";
             expected.push(mechanism("mount_namespace", mounts));
             expected.push(mechanism("credentials_hidden", ""));
@@ -38,7 +41,6 @@ async fn the_record_says_exactly_what_held() {
             expected.push(mechanism("mount_namespace", "Provara's own files hidden, and held in their place"));
         }
         expected.push(mechanism("own_files_hidden", ""));
-        expected.push(mechanism("private_proc", "only the run's own processes"));
         expected.push(mechanism("rlimits", "core 0, open files 4096, processes 4096"));
         if is_root() {
             expected.push(mechanism("user", "uid 65534 gid 65534"));

@@ -15,4 +15,5 @@ mod folders;
 mod kernel;
 mod refusals;
 mod shells;
+mod spares;
 mod support;

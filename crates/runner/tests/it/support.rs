@@ -15,8 +15,10 @@ pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
 use provara_runner::{HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
 
-/// A user that owns nothing on any machine.
-pub(crate) const ORDINARY: u32 = 54_321;
+/// A user with no entry anywhere, and none but one test's processes: the kernel counts processes by user.
+pub(crate) fn ordinary() -> u32 {
+    1_000_000 + std::process::id()
+}
 
 /// Makes two tests of each scenario: one under root, and one under an ordinary user, who has to make user namespaces.
 macro_rules! scenarios {
@@ -107,7 +109,8 @@ impl Place {
             words.extend(["unshare", "--mount", "--propagation=private", "sh", "-c", &mount, "sh"].map(str::to_owned));
         }
         if is_root() && who == As::Ordinary {
-            let user = [format!("--reuid={ORDINARY}"), format!("--regid={ORDINARY}"), "--clear-groups".into()];
+            let user = ordinary();
+            let user = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into()];
             words.push("setpriv".into());
             words.extend(user);
         }
@@ -321,6 +324,11 @@ pub(crate) fn sleeps(mark: &str) -> bool {
 pub(crate) fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Whether a process has ended, reaped or not.
+pub(crate) fn zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// Waits, with the runtime going on, until `seen`.

@@ -44,6 +44,10 @@ pub(crate) fn limit() -> Object {
     one_of("The bound that it went over", ["memory", "cpu", "processes", "output", "file_size"])
 }
 
+pub(crate) fn plan_kind() -> Object {
+    one_of("What the plan proposes to do", ["command"])
+}
+
 pub(crate) fn shell() -> Object {
     one_of("The shell that reads the command", Shell::ALL.map(Shell::as_str))
 }

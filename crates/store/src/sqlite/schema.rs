@@ -22,6 +22,8 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         .open(path)
         .map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // KiB: the right edges of every index.
+    conn.pragma_update(None, "cache_size", -8000).map_err(StoreError::from)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(StoreError::from)?;
     conn.pragma_update(None, "synchronous", "full").map_err(StoreError::from)?;
     conn.pragma_update(None, "foreign_keys", true).map_err(StoreError::from)?;
@@ -77,8 +79,8 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.set_prepared_statement_cache_capacity(128);
-    // KiB: the right edges of every index, and what reads come back to.
-    conn.pragma_update(None, "cache_size", -8000)?;
+    // KiB: what reads come back to. There are several readers, and behind each is what the system keeps of the file.
+    conn.pragma_update(None, "cache_size", -2000)?;
     Ok(conn)
 }
 

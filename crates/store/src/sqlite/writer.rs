@@ -148,9 +148,11 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
                 memory.count(&key.0, key.2, by);
                 *state.counts.entry(key).or_default() += by;
             }
-            memory.apply(effects);
+            let news = memory.apply(effects);
             reached(Place::CommitApplied);
             answers.into_iter().for_each(|answer| answer(Ok(())));
+            // A thousand followers woken first would keep those waiting who caused the news.
+            memory.tell(news);
         }
         Some(error) => {
             memory.measures.failed_commits.add_one();
@@ -236,8 +238,8 @@ impl Tx<'_> {
 
     fn insert_leaf(&self, project: &Name, agent: Option<&Name>, event: &Event, leaf: &[u8]) -> Result<(), StoreError> {
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO log (position, project, agent, plan, plan_rev, event_id, kind, ts, leaf) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO log (position, project, agent, plan, plan_rev, kind, ts, leaf) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         insert.execute(params![
             signed(self.size),
@@ -245,7 +247,6 @@ impl Tx<'_> {
             agent.map(Name::as_str),
             event.plan.as_ref().map(PlanId::as_str),
             event.plan_rev.map(signed),
-            event.id.to_string(),
             event.body.kind(),
             event.ts.as_millis(),
             leaf
@@ -257,7 +258,10 @@ impl Tx<'_> {
         let grown = merkle::append(&KnownNodes(&self.edge, self.conn), self.size, merkle::leaf_hash(leaf))?;
         let mut insert = self.conn.prepare_cached("INSERT INTO nodes (level, idx, hash) VALUES (?1, ?2, ?3)")?;
         for (level, index, hash) in grown {
-            insert.execute(params![level, signed(index), hash.0])?;
+            // A leaf's own hash is a hash of what is stored already: keeping it would be half of the tree's cost.
+            if level > 0 {
+                insert.execute(params![level, signed(index), hash.0])?;
+            }
             self.edge.note(level, index, hash);
         }
         Ok(())
@@ -353,6 +357,10 @@ impl merkle::Nodes for StoredNodes<'_> {
     type Error = StoreError;
 
     fn node(&self, level: u8, index: u64) -> Result<merkle::Hash, StoreError> {
+        if level == 0 {
+            let mut query = self.0.prepare_cached("SELECT leaf FROM log WHERE position = ?1")?;
+            return Ok(query.query_row([signed(index)], |row| Ok(merkle::leaf_hash(row.get_ref(0)?.as_blob()?)))?);
+        }
         let mut query = self.0.prepare_cached("SELECT hash FROM nodes WHERE level = ?1 AND idx = ?2")?;
         let hash: [u8; 32] = query.query_row(params![level, signed(index)], |row| row.get(0))?;
         Ok(merkle::Hash(hash))

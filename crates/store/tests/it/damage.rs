@@ -240,3 +240,28 @@ fn a_read_only_folder_is_named_and_nothing_is_written() {
     read_only(MsFlags::empty()).unwrap();
     assert_eq!(place.open().head(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_that_tore_a_lost_runs_output_leaves_the_run_readable_and_a_recorded_one_complains() {
+    let place = Place::sqlite();
+    let store = place.open_keeping(1 << 20).unwrap();
+    for n in 1..=3 {
+        running(&store, n).await;
+        store.output_writer(&run_of(n)).unwrap().append(Stream::Stdout, &[b'x'; 100_000]).unwrap();
+    }
+    store.record(ran(run_of(3), 100_000), cause(3)).await.unwrap();
+    drop(store);
+    let spool = |n: u64| place.folder.path().join(format!("output/{}.stdout", run_of(n)));
+    // An empty file, and one that ends early: both are what a file system may keep of what was never synced.
+    for (n, left) in [(1, 0), (2, 5_000), (3, 5_000)] {
+        OpenOptions::new().write(true).open(spool(n)).unwrap().set_len(left).unwrap();
+    }
+    let store = place.open_keeping(1 << 20).unwrap();
+    store.recover(cause(9)).await.unwrap();
+    for n in [1, 2] {
+        let page = store.read_output(&project(), &run_of(n), Stream::Stdout, 0, 1 << 20).await.unwrap();
+        assert_eq!((page.bytes.len(), page.ended), (0, true));
+    }
+    let page = store.read_output(&project(), &run_of(3), Stream::Stdout, 0, 1 << 20).await;
+    assert!(matches!(page, Err(StoreError::Io(_))), "a recorded output was cut, and nobody is told: {page:?}");
+}

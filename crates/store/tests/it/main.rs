@@ -15,6 +15,7 @@ mod histories;
 mod kill;
 mod lists;
 mod log;
+mod pages;
 mod proposals;
 mod recovery;
 mod runs;
@@ -59,6 +60,11 @@ contract! { sqlite:
         pages_show_nothing_twice_and_miss_nothing_while_plans_come_and_go,
         an_agent_sees_its_own_and_another_projects_plans_do_not_exist,
     }
+    pages {
+        whoever_was_answered_finds_it_in_the_next_list,
+        a_list_is_its_owners_and_goes_on_where_it_ended,
+        what_is_erased_leaves_the_memory_with_the_commit,
+    }
     decisions {
         of_sixteen_decisions_one_wins,
         every_step_from_every_status_is_in_the_table_or_changes_nothing,
@@ -69,6 +75,7 @@ contract! { sqlite:
     runs {
         each_step_is_counted_once_and_a_refused_one_never,
         of_sixteen_claims_one_wins,
+        an_approval_and_its_claim_are_one_commit_or_none,
         a_claim_needs_its_target_and_a_valid_approval,
         a_run_is_recorded_once,
         a_lost_run_can_still_be_told_of_and_the_log_says_late,

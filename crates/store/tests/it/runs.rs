@@ -29,6 +29,53 @@ pub(crate) async fn of_sixteen_claims_one_wins(place: Place) {
     assert_eq!(sound(&store).await.counts.runs, 20);
 }
 
+pub(crate) async fn an_approval_and_its_claim_are_one_commit_or_none(place: Place) {
+    let store = place.open();
+    let local = Name::local_target();
+    // Of an approval with a claim, an approval, a denial and a withdrawal at once, one wins, and a claim only with its own.
+    for round in 1..=20 {
+        let new = new_plan(round);
+        store.propose(new.clone()).await.unwrap();
+        let before = store.head();
+        let (of, id) = (project(), &new.plan.id);
+        let with_claim = decision(&new, DecisionKind::Approve, 1);
+        let (claimed, approved, denied, withdrawn) = tokio::join!(
+            store.approve_and_claim(&of, with_claim, &local, run_of(round), cause(2)),
+            store.decide(&of, decision(&new, DecisionKind::Approve, 1)),
+            store.decide(&of, decision(&new, DecisionKind::Deny, 1)),
+            store.withdraw(&of, id, cause(1)),
+        );
+        let won = [approved.is_ok(), denied.is_ok(), withdrawn.is_ok()].into_iter().filter(|won| *won).count();
+        let record = look(&store, id).await;
+        match claimed {
+            Ok((decided, claim)) => {
+                assert_eq!((won, decided.status, decided.revision), (0, Status::Approved, 2));
+                assert_eq!(claim.unwrap().run(), &run_of(round));
+                assert_eq!((record.status, record.revision, store.head()), (Status::Running, 3, before + 2));
+                let entries = store.entries(&of, Owner::Everyone, before, 9).await.unwrap();
+                let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+                assert_eq!(kinds, ["plan.approved", "run.started"]);
+            }
+            Err(TransitionError::Conflict { .. }) => assert_eq!((won, store.head()), (1, before + 1)),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    // What is not this worker's, or no longer valid when it would be claimed, is approved and waits. A denial claims nothing.
+    for (n, kind, target, seconds, status) in [
+        (101, DecisionKind::Approve, name("elsewhere"), 2, Status::Approved),
+        (102, DecisionKind::Approve, local.clone(), 600, Status::Approved),
+        (103, DecisionKind::Deny, local.clone(), 2, Status::Denied),
+    ] {
+        let new = new_plan(n);
+        store.propose(new.clone()).await.unwrap();
+        let (of, made) = (project(), decision(&new, kind, 1));
+        let (decided, claim) = store.approve_and_claim(&of, made, &target, run_of(n), cause(seconds)).await.unwrap();
+        assert!(claim.is_none(), "{claim:?}");
+        assert_eq!((decided.status, look(&store, &new.plan.id).await.status), (status, status));
+    }
+    sound(&store).await;
+}
+
 pub(crate) async fn a_claim_needs_its_target_and_a_valid_approval(place: Place) {
     let store = place.open();
     let new = approved(&store, 1).await;

@@ -1,5 +1,6 @@
 """Plan commands for a person's approval, and read what became of them."""
 
+from provara._digest import plan_digest, verify_digest
 from provara.aio import AsyncProvaraClient
 from provara.answers import (
     Command,
@@ -24,6 +25,7 @@ from provara.errors import (
     Conflict,
     ConnectionLost,
     Denied,
+    DigestMismatch,
     Forbidden,
     Frozen,
     InvalidRequest,
@@ -49,6 +51,7 @@ __all__ = [
     "ConnectionLost",
     "Decision",
     "Denied",
+    "DigestMismatch",
     "Event",
     "Forbidden",
     "Frozen",
@@ -70,4 +73,6 @@ __all__ = [
     "Status",
     "UnexpectedAnswer",
     "WaitTimeout",
+    "plan_digest",
+    "verify_digest",
 ]

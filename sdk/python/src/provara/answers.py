@@ -64,6 +64,8 @@ class PendingPlan(TypedDict):
     """A plan that waits for a person."""
 
     pending_id: str
+    kind: str
+    project: str
     command: str
     secrets: list[Secret]
     cwd: str
@@ -76,11 +78,14 @@ class PendingPlan(TypedDict):
     shell: str
     env: dict[str, str]
     stdin_b64: str | None
+    tty: bool
     target: str
     profile: str
+    nonce: str
     digest: str
     state: State
     revision: int
+    erased_at: str | None
     judgement: Judgement
 
 
@@ -91,7 +96,7 @@ class Decision(TypedDict):
     approver: str
     method: str
     profile: str | None
-    digest: str
+    decision_digest: str
     reason: str | None
     at: str
 

@@ -16,6 +16,10 @@ class ConfigurationError(ProvaraError, ValueError):
     """A setting or an argument cannot be used; nothing was sent."""
 
 
+class DigestMismatch(ProvaraError, ValueError):
+    """What is shown of a plan is not what its digest binds."""
+
+
 class CannotConnect(ProvaraError, httpx.ConnectError):
     """No server answers."""
 

@@ -68,8 +68,6 @@ CREATE TABLE log (
   agent TEXT,
   plan TEXT REFERENCES plans(id),
   plan_rev INTEGER,
-  -- 128 random bits: an index over them would touch a page of its own with every entry, and prove nothing.
-  event_id TEXT NOT NULL,
   kind TEXT NOT NULL,
   ts INTEGER NOT NULL,
   leaf BLOB NOT NULL
@@ -78,7 +76,7 @@ CREATE INDEX log_project ON log(project);
 CREATE INDEX log_agent ON log(project, agent) WHERE agent IS NOT NULL;
 CREATE UNIQUE INDEX log_plan ON log(plan, plan_rev) WHERE plan IS NOT NULL;
 
--- Complete subtrees of the Merkle tree over the whole log. The log is the server's, not a project's.
+-- Complete subtrees of the Merkle tree over the whole log, from two leaves up: a leaf's hash is made from the leaf. The log is the server's, not a project's.
 CREATE TABLE nodes (
   level INTEGER NOT NULL,
   idx INTEGER NOT NULL,
