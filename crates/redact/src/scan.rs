@@ -5,6 +5,7 @@
 //! what has to be held back is exactly what a candidate, or the beginning of a keyword, may still claim.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use regex_automata::util::primitives::StateID;
@@ -61,10 +62,10 @@ struct Open {
     /// The end of the longest match so far.
     matched: Option<usize>,
     /// Later beginnings that came to the same place: from there on they see the same bytes and say the same.
-    absorbed: Vec<Begin>,
+    absorbed: BTreeSet<Begin>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Begin {
     at: usize,
     keyword_end: usize,
@@ -175,7 +176,7 @@ impl Scan {
                 }
                 Machine::Form { from, .. } => Place::Form(from),
             };
-            let mut open = Open { machine: entry.machine, begin, place, matched: None, absorbed: Vec::new() };
+            let mut open = Open { machine: entry.machine, begin, place, matched: None, absorbed: BTreeSet::new() };
             let fate = (begin.at..self.seen)
                 .map(|at| self.byte(at).map_or(Fate::Settled, |byte| step(by, &mut open, at, byte)))
                 .enumerate()
@@ -214,10 +215,9 @@ impl Scan {
             open.matched = Some(limit);
         }
         self.settle(by, open, limit);
-        if absorbed.is_empty() {
-            return false;
-        }
-        open.begin = absorbed.remove(0);
+        // The oldest first: it has the least of its own window left.
+        let Some(oldest) = absorbed.pop_first() else { return false };
+        open.begin = oldest;
         (open.absorbed, open.matched) = (absorbed, before);
         true
     }
@@ -344,8 +344,8 @@ fn merge(open: &mut Vec<Open>) {
     open.dedup_by(|later, earlier| {
         let same = matches!(earlier.place, Place::Rule(_)) && key(later) == key(earlier);
         if same {
-            earlier.absorbed.push(later.begin);
-            earlier.absorbed.append(&mut later.absorbed);
+            earlier.absorbed.insert(later.begin);
+            earlier.absorbed.extend(std::mem::take(&mut later.absorbed));
         }
         same
     });

@@ -274,3 +274,18 @@ fn many_known_values_are_all_found() {
     let text: Vec<String> = (0..300).map(|nth| format!("<value-number-{nth:04}>")).collect();
     assert_eq!(redactor.redact_text(&text.join(" ")).found.len(), 300);
 }
+
+/// The first beginning is the longest, and too long; one within it is not.
+#[test]
+fn a_secret_within_what_is_too_long_is_still_found() {
+    let rules = "[[rules]]\nid = \"long\"\nregex = 'BEGIN[A-Za-z]*END'\nkeywords = [\"begin\"]\n[rules.examples]\nmatch = [\"BEGINaEND\"]\nno_match = [\"BEGIN END\"]\n";
+    let redactor = Arc::new(Redactor::new(Arc::new(Rules::parse(rules).unwrap()), &[]).unwrap());
+    let text = format!("BEGIN{}BEGINxxBEGINyyEND.", "a".repeat(WINDOW - 10));
+    for size in [1, 77, 100_000] {
+        let (mut stream, mut out) = (Stream::new(Arc::clone(&redactor)), Vec::new());
+        text.as_bytes().chunks(size).for_each(|piece| stream.push(piece, &mut out));
+        assert_eq!(stream.finish(&mut out), 1, "in pieces of {size}");
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.ends_with("a[redacted:long]."), "{}", out.get(out.len() - 60..).unwrap());
+    }
+}
