@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provara-faults", &[]),
     // Plain numbers: whoever has something to count may.
     ("provara-metrics", &[]),
+    // Text and bytes: whoever sends something away may.
+    ("provara-redact", &[]),
     ("provara-audit", &["provara-domain"]),
     ("provara-policy", &["provara-domain"]),
     ("provara-store", &["provara-audit", "provara-domain", "provara-faults", "provara-metrics"]),
@@ -20,7 +22,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // `audit` for the digests that decisions bind and for signing checkpoints.
     (
         "provara-gateway",
-        &["provara-audit", "provara-domain", "provara-faults", "provara-policy", "provara-runner", "provara-store"],
+        &[
+            "provara-audit",
+            "provara-domain",
+            "provara-faults",
+            "provara-policy",
+            "provara-redact",
+            "provara-runner",
+            "provara-store",
+        ],
     ),
     ("provara-server", &["provara-domain", "provara-gateway", "provara-metrics"]),
     (
@@ -31,13 +41,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "provara-faults",
             "provara-gateway",
             "provara-policy",
+            "provara-redact",
             "provara-runner",
             "provara-server",
             "provara-store",
         ],
     ),
     // For tests only: nobody may name it but as a dev-dependency.
-    ("provara-testkit", &["provara-audit", "provara-domain", "provara-gateway", "provara-policy", "provara-store"]),
+    (
+        "provara-testkit",
+        &["provara-audit", "provara-domain", "provara-gateway", "provara-policy", "provara-redact", "provara-store"],
+    ),
     // A client like any other, but for the cost of policy, which it measures without a server.
     ("provara-bench", &["provara-domain", "provara-policy"]),
     // It measures the built-in policy.

@@ -43,10 +43,12 @@ pub(crate) const KEYS: &[(&str, &str, &str)] = &[
     ("PUBLIC_URL", "", "the address that people use in their browser"),
     ("RATE_LIMIT_REQUESTS", "100", "requests that one client address may make in a window"),
     ("RATE_LIMIT_WINDOW_SECONDS", "60", "the window's length"),
+    ("REDACT_OUTPUT", "1", "0: secrets in what commands write are kept as they are"),
     ("RETENTION_DAYS", "", "days after which a settled plan's command, input and output are erased; never by default"),
     ("ROOT", ".", "the folder that holds configuration, runtime and workspace"),
     ("RUNTIME_DIR", "runtime", "the folder for database, keys and tokens, below ROOT unless absolute"),
     ("RUN_AS", "", "the user that commands run as when the server is root's"),
+    ("SECRETS", "", "a file of own rules that know secrets, added to the built-in ones; below ROOT unless absolute"),
     ("SHELL", "bash", "the shell of a plan that names none: bash, sh or pwsh"),
     ("SINGLE_TOKEN", "0", "1: one token proposes and decides; gives up that nobody approves their own commands"),
     ("STRICT_MODE", "0", "1: a command that no rule knows is denied instead of asked"),
@@ -155,6 +157,8 @@ pub(crate) struct Settings {
     pub(crate) denials_before_cool_down: u32,
     pub(crate) cool_down: Duration,
     pub(crate) output_keep: u64,
+    pub(crate) redact_output: provara_gateway::OutputRedaction,
+    pub(crate) secrets: Option<PathBuf>,
     pub(crate) run_as: Option<String>,
     pub(crate) allow_host_same_user: bool,
     pub(crate) checkpoint_sinks: Vec<String>,
@@ -291,6 +295,12 @@ impl Layers {
                     raw.parse().ok().filter(|n| *n >= 4096)
                 })?
                 .unwrap_or(16 << 20),
+            redact_output: if self.switch("REDACT_OUTPUT")?.unwrap_or(true) {
+                provara_gateway::OutputRedaction::On
+            } else {
+                provara_gateway::OutputRedaction::Off
+            },
+            secrets: self.text("SECRETS").map(|path| root.join(path)),
             run_as: self.text("RUN_AS"),
             allow_host_same_user: self.flag("ALLOW_HOST_SAME_USER")?,
             checkpoint_sinks: self.list("CHECKPOINT_SINKS"),
@@ -326,12 +336,16 @@ impl Layers {
     }
 
     fn flag(&mut self, key: &'static str) -> Result<bool, ConfigError> {
+        Ok(self.switch(key)?.unwrap_or(false))
+    }
+
+    fn switch(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         let parse = |raw: &str| match raw.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Some(true),
             "0" | "false" | "no" | "off" => Some(false),
             _ => None,
         };
-        Ok(self.parsed(key, "1 or 0", parse)?.unwrap_or(false))
+        self.parsed(key, "1 or 0", parse)
     }
 
     fn secret(&mut self, key: &'static str) -> Result<Option<Secret>, ConfigError> {

@@ -50,6 +50,12 @@ impl Page<'_> {
         self.field("digest", text(plan, "digest"))?;
         writeln!(self.out, "command")?;
         self.quote(&visible(text(plan, "command")))?;
+        for secret in plan.get("secrets").and_then(Value::as_array).into_iter().flatten() {
+            writeln!(self.out, "  ! a secret stands in it: {}", visible_line(text(secret, "rule")))?;
+            if let Some(part) = part(text(plan, "command"), secret.get("span")) {
+                self.quote_as("    > ", &visible_line(part))?;
+            }
+        }
         self.environment(plan.get("env"))?;
         self.input(plan.get("stdin_b64").and_then(Value::as_str))?;
         if !text(plan, "note").is_empty() {
@@ -177,6 +183,9 @@ impl Page<'_> {
         self.field("began", text(run, "started_at"))?;
         if run.get("outcome").is_some_and(|outcome| !outcome.is_null()) {
             self.field("outcome", &ending(run))?;
+        }
+        if let Some(redactions) = run.get("redactions").and_then(Value::as_u64).filter(|redactions| *redactions > 0) {
+            self.field("redacted", &format!("{redactions} secrets in what it wrote"))?;
         }
         for stream in ["stdout", "stderr"] {
             let Some(output) = run.get(stream).and_then(Value::as_str).filter(|output| !output.is_empty()) else {

@@ -209,6 +209,10 @@ fn exposure(found: &mut Findings, settings: &Settings) {
         let text = "the profile `host` may run as the server's own user; such a command can approve others";
         found.warn("host profile", text, "unset AGENT_HUB_ALLOW_HOST_SAME_USER, or run the server as root with RUN_AS");
     }
+    if settings.redact_output == provara_gateway::OutputRedaction::Off {
+        let text = "secrets that commands write are kept, and told to everybody who may read the output";
+        found.warn("redaction", text, "unset AGENT_HUB_REDACT_OUTPUT");
+    }
     if settings.checkpoint_sinks.is_empty() {
         let text = "checkpoints are kept beside the log only; who cuts the log can cut them too";
         found.warn("checkpoints", text, "send them away: set AGENT_HUB_CHECKPOINT_SINKS");

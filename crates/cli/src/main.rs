@@ -26,6 +26,7 @@ mod paint;
 mod prepare;
 mod profiles;
 mod progress;
+mod redaction;
 mod restore;
 mod retention;
 mod rules;

@@ -53,6 +53,7 @@ pub(crate) fn own_files(settings: &Settings, binary: &Path) -> Vec<(&'static str
     own.extend(settings.tls_key.iter().map(|path| ("the certificate's key", path.clone())));
     own.extend(settings.tls_cert.iter().map(|path| ("the certificate", path.clone())));
     own.extend(settings.ca_cert.iter().map(|path| ("the authority's certificate", path.clone())));
+    own.extend(settings.secrets.iter().map(|path| ("the rules that know secrets", path.clone())));
     let kept = |sink: &String| sink.strip_prefix("file:").or_else(|| sink.strip_prefix("git:")).map(PathBuf::from);
     own.extend(settings.checkpoint_sinks.iter().filter_map(kept).map(|path| ("a checkpoint's copy", path)));
     own.into_iter().map(|(what, path)| (what, resolved(&path))).collect()

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, Name, Profiles, Role, Roles, Timestamp, TokenId};
-use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform};
+use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
+use provara_redact::Redactor;
 use provara_runner::{HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
@@ -25,7 +26,7 @@ use crate::config::{Secret, Settings};
 use crate::display::visible_line;
 use crate::failure::Failure;
 use crate::prepare::{self, Keys, Listening};
-use crate::{client, clock, mirror, profiles, retention, rules, secrets, service, tell};
+use crate::{client, clock, mirror, profiles, redaction, retention, rules, secrets, service, tell};
 
 /// How long running commands may take to end when the server is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,12 +55,18 @@ impl Platform for Host {
     }
 }
 
+/// What the operator's files say.
+struct Rulebook {
+    policy: Policy,
+    profiles: Profiles,
+    redactor: Arc<Redactor>,
+}
+
 /// What a server needs of the world and does not make: had before anything is changed, so that a start that must fail
 /// leaves nothing behind.
 struct Given {
     binary: PathBuf,
-    policy: Policy,
-    profiles: Profiles,
+    rulebook: Rulebook,
     tls: Option<Arc<rustls::ServerConfig>>,
     sinks: mirror::Sinks,
 }
@@ -69,6 +76,7 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
     let binary = std::env::current_exe()?;
     prepare::check_folders(settings, &binary).map_err(refused)?;
     prepare::check_listening(settings, listening).map_err(refused)?;
+    let redactor = Arc::new(redaction::redactor(settings)?);
     let trust = client::trust(settings).map_err(|error| Failure::Usage(error.to_string()))?;
     let sinks = mirror::Sinks { addresses: settings.checkpoint_sinks.clone(), trust };
     let policy = policy(settings)?;
@@ -77,14 +85,14 @@ fn given(settings: &Settings, listening: Listening) -> Result<Given, Failure> {
         let file = profiles::FILE;
         return Err(Failure::Usage(format!("rule `{rule}` names the profile `{name}`, which is not in `{file}`")));
     }
-    Ok(Given { binary, policy, profiles, tls: tls(settings)?, sinks })
+    Ok(Given { binary, rulebook: Rulebook { policy, profiles, redactor }, tls: tls(settings)?, sinks })
 }
 
 /// Checks what a start would need, and starts nothing.
 pub(crate) fn check(session: &Session, listening: Listening) -> Result<ExitCode, Failure> {
     let inherited = service::inherited()?;
     let settings = &service::settled(&session.settings, inherited.as_ref())?;
-    let Given { policy, profiles, .. } = given(settings, listening)?;
+    let Given { rulebook: Rulebook { policy, profiles, .. }, .. } = given(settings, listening)?;
     let (rules, digest) = (policy.rules().count(), policy.version().digest.as_str());
     let files: Vec<String> = settings.files.iter().map(|path| path.display().to_string()).collect();
     let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name().as_str()).collect();
@@ -102,7 +110,7 @@ pub(crate) fn serve(settings: &Settings, listening: Listening) -> Result<ExitCod
     let inherited = service::inherited()?;
     let settings = &service::settled(settings, inherited.as_ref())?;
     let given = given(settings, listening)?;
-    let telling = tell::start(settings.log_level);
+    let telling = tell::start(settings.log_level, Arc::clone(&given.rulebook.redactor));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(settings, given, inherited));
     // Last, so that the last request is told of too.
@@ -117,9 +125,10 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
     let listener = listen(settings, inherited).await?;
     let address = listener.local_addr()?;
     let told = told_to_stop()?;
-    let gateway = gateway(settings, given.binary, given.policy, given.profiles).await?;
-    let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), given.sinks));
-    let scheme = if given.tls.is_some() { "https" } else { "http" };
+    let Given { binary, rulebook, tls, sinks } = given;
+    let gateway = gateway(settings, binary, rulebook).await?;
+    let mirror = tokio::spawn(mirror::keep(gateway.clone(), settings.runtime.join("audit"), sinks));
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{address}");
     let served = match announce(settings, &base) {
         Ok(()) => {
@@ -128,7 +137,7 @@ async fn run(settings: &Settings, given: Given, inherited: Option<std::net::TcpL
             let retention = tokio::spawn(retention::keep(gateway.clone(), settings.retention));
             let alive = tokio::spawn(service::keep_alive(Arc::clone(&supervisor), gateway.clone()));
             let router = provara_server::router(gateway.clone(), edge(settings, scheme, address.port()));
-            let entrance = Entrance { listener, tls: given.tls, connections: connections() };
+            let entrance = Entrance { listener, tls, connections: connections() };
             let served = serve_until(&gateway, &supervisor, entrance, router, told).await;
             alive.abort();
             retention.abort();
@@ -196,12 +205,16 @@ async fn listen(settings: &Settings, inherited: Option<std::net::TcpListener>) -
 }
 
 /// The gateway at work, over a store of this folder alone.
-async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy, profiles: Profiles) -> Result<Gateway, Failure> {
+async fn gateway(settings: &Settings, binary: PathBuf, rulebook: Rulebook) -> Result<Gateway, Failure> {
+    let Rulebook { policy, profiles, redactor } = rulebook;
     secrets::private_dir(&settings.runtime)?;
     let workspace = make_workspace(settings)?;
     let store = Store::open(StoreConfig { runtime: settings.runtime.clone(), output_keep: settings.output_keep })
         .map_err(|error| other(&error))?;
     let keys = prepare::keys(settings, operator_known(&store).await?)?;
+    let known = redaction::tokens(Some(&keys.agent), keys.operator.as_ref());
+    let redactor = Arc::new(redactor.and(&known).map_err(|error| other(&error))?);
+    tell::redact_by(Arc::clone(&redactor));
     register(&store, settings, &keys).await?;
     let own = prepare::own_files(settings, &binary);
     drop_exposed(&store, &own).await?;
@@ -214,6 +227,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy, profiles:
     Gateway::start(Parts {
         store,
         policy,
+        redactor,
         runner: Some(runner),
         platform: Arc::new(Host),
         log_key: log_key(keys.log_seed)?,
@@ -228,6 +242,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, policy: Policy, profiles:
             single_token: settings.single_token,
             profiles,
             max_runs: MAX_RUNS,
+            output: settings.redact_output,
             version: VERSION,
         },
     })
@@ -322,6 +337,7 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
     protected.push(settings.root.join("provara.toml"));
     protected.push(settings.root.join(profiles::FILE));
     protected.push(settings.root.join("policies"));
+    protected.extend(settings.secrets.clone());
     Runner::start(RunnerConfig {
         runtime: settings.runtime.clone(),
         protected,
@@ -410,6 +426,9 @@ fn announce(settings: &Settings, base: &str) -> io::Result<()> {
     tell::say(&format!("Provara {VERSION} listens on {base}"));
     if settings.single_token {
         tell::warn("one token proposes and approves (AGENT_HUB_SINGLE_TOKEN=1)");
+    }
+    if settings.redact_output == OutputRedaction::Off {
+        tell::warn("secrets in what commands write are kept as they are (AGENT_HUB_REDACT_OUTPUT=0)");
     }
     if settings.token.is_none() {
         tell::say(&format!("  agents' token:    {}", settings.agent_token_path().display()));

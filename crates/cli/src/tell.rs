@@ -1,7 +1,11 @@
-//! The server's own log: for people on a terminal, JSON otherwise. No command's text and no token is ever written to it.
+//! The server's own log: for people on a terminal, JSON otherwise. No command's text and no token is ever written to it; should
+//! an error of somebody else's quote one, every line goes through redaction.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use provara_redact::Redactor;
+use serde_json::Value;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
@@ -24,8 +28,59 @@ impl Telling {
     }
 }
 
+/// What every line of the log goes through.
+static REDACTOR: RwLock<Option<Arc<Redactor>>> = RwLock::new(None);
+
+/// Lets every line go through `redactor` from now on.
+pub(crate) fn redact_by(redactor: Arc<Redactor>) {
+    *REDACTOR.write().unwrap_or_else(PoisonError::into_inner) = Some(redactor);
+}
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
+
+/// Writes lines of the log, less their secrets. A line comes in one piece.
+struct Redacting<W> {
+    form: Form,
+    to: W,
+}
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let redactor = REDACTOR.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match redactor {
+            Some(redactor) => self.to.write_all(&redacted(&redactor, self.form, line))?,
+            None => self.to.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn redacted(redactor: &Redactor, form: Form, line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line);
+    let redacted = redactor.redact_text(&text);
+    if redacted.found.is_empty() {
+        return line.to_vec();
+    }
+    // A mark in the place of a quotation mark would leave a line that no reader of JSON takes.
+    if form == Form::Json && serde_json::from_str::<Value>(&redacted.text).is_err() {
+        return b"{\"level\":\"WARN\",\"fields\":{\"message\":\"[redacted: this line held a secret]\"}}\n".to_vec();
+    }
+    redacted.text.into_bytes()
+}
+
 /// Starts the log. Later calls change nothing.
-pub(crate) fn start(level: LogLevel) -> Telling {
+pub(crate) fn start(level: LogLevel, redactor: Arc<Redactor>) -> Telling {
+    redact_by(redactor);
+    let form = if io::stderr().is_terminal() { Form::Text } else { Form::Json };
     let filter = EnvFilter::new(match level {
         LogLevel::Error => "error",
         LogLevel::Warning => "warn",
@@ -33,8 +88,8 @@ pub(crate) fn start(level: LogLevel) -> Telling {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     });
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = if std::io::stderr().is_terminal() {
+    let lines = fmt::layer().with_writer(move || Redacting { form, to: io::stderr() });
+    let lines = if form == Form::Text {
         lines.with_ansi(std::env::var_os("NO_COLOR").is_none()).boxed()
     } else {
         // A request has one span, so the list of them would say everything twice.
@@ -75,5 +130,36 @@ pub(crate) fn warn(line: &str) {
         let _ = writeln!(io::stderr(), "warning: {line}");
     } else {
         tracing::warn!("{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provara_redact::{Literal, Rules};
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_tells_no_secret_and_stays_json() {
+        let known = [Literal::new("agent-token", "pv_agent_\"quoted\""), Literal::new("odd", "\",\"message")];
+        let redactor = Redactor::new(Arc::new(Rules::builtin().unwrap()), &known).unwrap();
+        let line = |message: &str| serde_json::json!({ "level": "ERROR", "message": message }).to_string() + "\n";
+        let told = |message: &str| {
+            let told = redacted(&redactor, Form::Json, line(message).as_bytes());
+            let told = String::from_utf8(told).unwrap();
+            assert!(told.ends_with('\n') && serde_json::from_str::<Value>(&told).is_ok(), "{told}");
+            told
+        };
+        assert_eq!(
+            told("nothing of it"),
+            "{\"level\":\"WARN\",\"fields\":{\"message\":\"[redacted: this line held a secret]\"}}\n"
+        );
+        let redactor = Redactor::new(Arc::new(Rules::builtin().unwrap()), &known[..1]).unwrap();
+        let told =
+            |message: &str| String::from_utf8(redacted(&redactor, Form::Json, line(message).as_bytes())).unwrap();
+        assert_eq!(told("nothing of it"), line("nothing of it"));
+        assert_eq!(told("it was pv_agent_\"quoted\"!"), line("it was [redacted:agent-token]!"));
+        assert_eq!(told("postgres://me:hunter2@db"), line("postgres://me:[redacted:url-password]@db"));
+        assert_eq!(told("{\"password\": \"hunter2!\"}"), line("{\"password\": \"[redacted:quoted-password]\"}"));
     }
 }

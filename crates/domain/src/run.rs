@@ -203,4 +203,6 @@ pub struct Ran {
     pub stdout_bytes: u64,
     /// Bytes that the command wrote to standard error, kept or not.
     pub stderr_bytes: u64,
+    /// Secrets that were replaced by marks in what was kept.
+    pub redactions: u64,
 }

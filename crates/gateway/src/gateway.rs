@@ -8,12 +8,14 @@ use std::time::Duration;
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, EventBody, Name, PlanId, Principal, Profiles, Shell, Status, Timestamp};
 use provara_policy::Policy;
+use provara_redact::Redactor;
 use provara_runner::{HostReport, RunHandle, Runner};
 use provara_store::{Cause, CoolDown, Counts, Entropy, PlanRecord, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
+use crate::redaction::OutputRedaction;
 use crate::vitals::Kept;
 use crate::wakeups::Wakeups;
 use crate::{wakeups, worker};
@@ -49,6 +51,8 @@ pub struct GatewayConfig {
     pub profiles: Profiles,
     /// How many commands run at once.
     pub max_runs: usize,
+    /// Whether secrets in what commands write are replaced before anything keeps them.
+    pub output: OutputRedaction,
     /// The server's version, for the log.
     pub version: &'static str,
 }
@@ -59,6 +63,8 @@ pub struct Parts {
     pub store: Store,
     /// What judges.
     pub policy: Policy,
+    /// What finds secrets.
+    pub redactor: Arc<Redactor>,
     /// What runs commands on this host; without one, approved plans wait for another runner.
     pub runner: Option<Runner>,
     /// Time and randomness.
@@ -86,6 +92,7 @@ pub struct Gateway {
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) policy: Policy,
+    pub(crate) redactor: Arc<Redactor>,
     pub(crate) runner: Option<Runner>,
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) log_key: LogKey,
@@ -122,10 +129,11 @@ impl Gateway {
     /// # Errors
     /// When the store fails.
     pub async fn start(parts: Parts) -> Result<Self, GatewayError> {
-        let Parts { store, policy, runner, platform, log_key, config } = parts;
+        let Parts { store, policy, redactor, runner, platform, log_key, config } = parts;
         let inner = Arc::new(Inner {
             store,
             policy,
+            redactor,
             runner,
             platform,
             log_key,

@@ -13,6 +13,7 @@ mod judging;
 mod principals;
 mod propose;
 mod read;
+mod redaction;
 mod secret;
 mod vitals;
 mod wakeups;
@@ -28,10 +29,12 @@ pub use judging::PolicyQuestion;
 pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
 pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
 pub use read::LookupError;
+pub use redaction::OutputRedaction;
 pub use secret::{is_whole_secret, new_secret};
 pub use vitals::Vitals;
 
 pub use provara_policy::Explanation;
+pub use provara_redact::Finding;
 pub use provara_runner::HostReport;
 pub use provara_store::{
     CoolDown, Counts, DeniedBefore, LogEntry, Measures, OutputPage, Page, Pages, PlanFilter, PlanRecord, Rendering,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::confinement;
 use crate::gateway::{Inner, chain, lock};
+use crate::redaction::{OutputGate, told};
 
 /// How often the clock is asked whether something expired. Nothing that anybody waits for depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -175,24 +176,40 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
             return Some(never_started(&claim, started_at, "its output could not be kept; see the server's log"));
         }
     };
+    let gate = match OutputGate::new(inner, claim.plan()) {
+        Ok(gate) => gate,
+        Err(error) => return Some(never_started(&claim, started_at, &error.to_string())),
+    };
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
-    let keep = tokio::task::spawn_blocking(move || keep_output(writer, receiver));
+    let keep = tokio::task::spawn_blocking(move || keep_output(writer, gate, receiver));
     let ran = runner.run(claim, &workspace, started_at, sender, control).await;
     reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
-    let _ = keep.await;
-    ran.ok()
+    let redactions = keep.await.unwrap_or_default();
+    ran.ok().map(|ran| Ran { redactions, outcome: told(&inner.redactor, ran.outcome), ..ran })
 }
 
-fn keep_output(mut writer: OutputWriter, mut chunks: mpsc::Receiver<Chunk>) {
+/// Keeps what the gate lets through, and returns how many secrets it replaced.
+fn keep_output(mut writer: OutputWriter, mut gate: OutputGate, mut chunks: mpsc::Receiver<Chunk>) -> u64 {
     let mut failed = false;
-    while let Some(chunk) = chunks.blocking_recv() {
+    let mut keep = |stream, bytes: &[u8]| {
         // After a failure the command goes on and its output is dropped: its effects are real, and what was kept counts.
-        if !failed && let Err(error) = writer.append(chunk.stream, &chunk.bytes) {
+        if !failed
+            && !bytes.is_empty()
+            && let Err(error) = writer.append(stream, bytes)
+        {
             failed = true;
             tracing::error!(error = chain(&error), "could not keep more of a run's output");
         }
+    };
+    while let Some(chunk) = chunks.blocking_recv() {
+        keep(chunk.stream, &gate.pass(chunk.stream, chunk.bytes));
     }
+    let (rest, redactions) = gate.end();
+    for (stream, bytes) in rest {
+        keep(stream, &bytes);
+    }
+    redactions
 }
 
 fn never_started(claim: &Claim, at: Timestamp, why: &str) -> Ran {
@@ -208,6 +225,7 @@ fn ended_unstarted(claim: &Claim, at: Timestamp, outcome: Outcome) -> Ran {
         duration: Duration::ZERO,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        redactions: 0,
     }
 }
 

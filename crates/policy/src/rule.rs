@@ -20,10 +20,8 @@ pub struct Rule {
     /// For the approver, in plain words.
     pub reason: String,
     /// The profile that a command it matches runs with, or a tighter one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub force_profile: Option<ProfileName>,
     /// Profiles that a command it matches does not run with.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forbid_profiles: Vec<ProfileName>,
     /// Texts that must and must not match; checked whenever the rule is loaded.
     pub examples: Examples,

@@ -1,6 +1,7 @@
 //! Plans: propose, list, look, decide, stop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -13,7 +14,8 @@ use provara_domain::{
     CommandText, Digest, EnvName, Name, Note, PlanId, ProfileName, Resource, ResourceLimits, Shell, Status, Timeout,
 };
 use provara_gateway::{
-    Approval, DecideError, Edit, Idempotent, PlanFilter, PlanRecord, PolicyQuestion, Proposal, Proposed, Rendering,
+    Approval, DecideError, Edit, Gateway, Idempotent, PlanFilter, PlanRecord, PolicyQuestion, Proposal, Proposed,
+    Rendering,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -191,9 +193,11 @@ pub(crate) async fn pending(
     Ok(response)
 }
 
-/// How `/pending` looks. What is asked for most is made once for everybody.
-pub(crate) const PENDING: Rendering =
-    Rendering { item: |record| serde_json::to_vec(&wire::Plan::from(record)).ok(), list: array };
+/// Returns how `/pending` looks. What is asked for most is made once for everybody.
+pub(crate) fn pending_rendering(gateway: &Gateway) -> Rendering {
+    let gateway = gateway.clone();
+    Rendering { item: Arc::new(move |record| serde_json::to_vec(&wire::Plan::new(record, &gateway)).ok()), list: array }
+}
 
 /// A JSON array of values that are JSON already.
 fn array(items: &[Bytes]) -> Vec<u8> {
@@ -224,13 +228,17 @@ pub(crate) async fn commands(
     query.done()?;
     let filter = PlanFilter { statuses, before, limit };
     let records = app.gateway.commands(&who, filter).await?;
-    Ok(listed::<wire::Command<'_>>(&records, limit))
+    Ok(listed(&records, limit, |record| wire::Command::new(record, &app.gateway)))
 }
 
 /// A list as documented, an array; where it goes on is in a header.
-pub(crate) fn listed<'a, T: From<&'a PlanRecord> + Serialize>(records: &'a [PlanRecord], limit: u32) -> Response {
+pub(crate) fn listed<'a, T: Serialize>(
+    records: &'a [PlanRecord],
+    limit: u32,
+    shown: impl Fn(&'a PlanRecord) -> T,
+) -> Response {
     let full = u32::try_from(records.len()).is_ok_and(|count| count == limit);
-    let mut response = axum::Json(records.iter().map(T::from).collect::<Vec<_>>()).into_response();
+    let mut response = axum::Json(records.iter().map(shown).collect::<Vec<_>>()).into_response();
     if let Some(last) = records.last().filter(|_| full) {
         response.headers_mut().insert("x-next-cursor", last.seq.into());
     }
@@ -279,8 +287,8 @@ fn about<T>(
     Ok((id, read))
 }
 
-fn answered(record: &PlanRecord) -> Response {
-    axum::Json(wire::Command::from(record)).into_response()
+fn answered(app: &App, record: &PlanRecord) -> Response {
+    axum::Json(wire::Command::new(record, &app.gateway)).into_response()
 }
 
 /// Approves a plan and waits for its run.
@@ -308,7 +316,7 @@ pub(crate) async fn approve(
     let approval = Approval { idempotency: idempotency(&body.headers, "POST /approve", &body.bytes)?, ..approval };
     let record = app.gateway.approve(&who, &id, approval).await?;
     if asks_not_to_wait(&body.headers) {
-        return Ok((StatusCode::ACCEPTED, answered(&record)).into_response());
+        return Ok((StatusCode::ACCEPTED, answered(&app, &record)).into_response());
     }
     let record = app.gateway.settled(&who, &id).await?;
     if !record.status.is_settled() {
@@ -368,7 +376,7 @@ pub(crate) async fn deny(
     body: Body,
 ) -> Result<Response, Problem> {
     let (id, reason) = about(&id, body.optional(), denial)?;
-    Ok(answered(&app.gateway.deny(&who, &id, reason).await?))
+    Ok(answered(&app, &app.gateway.deny(&who, &id, reason).await?))
 }
 
 pub(crate) fn denial(fields: &mut Fields) -> Option<String> {
@@ -388,7 +396,7 @@ pub(crate) async fn edit(
     body: Body,
 ) -> Result<Response, Problem> {
     let (id, edit) = about(&id, body.required(), changes)?;
-    Ok(answered(&app.gateway.edit(&who, &id, edit).await?))
+    Ok(answered(&app, &app.gateway.edit(&who, &id, edit).await?))
 }
 
 pub(crate) fn changes(fields: &mut Fields) -> Edit {
@@ -416,7 +424,7 @@ pub(crate) async fn reopen(
 ) -> Result<Response, Problem> {
     match app.gateway.reopen(&who, &PlanId::parse(&id)?).await {
         Err(DecideError::Conflict { record }) => Err(not_reopenable(&record)),
-        reopened => Ok(answered(&reopened?)),
+        reopened => Ok(answered(&app, &reopened?)),
     }
 }
 
@@ -440,7 +448,7 @@ pub(crate) async fn cancel(
     Caller(who): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(answered(&app.gateway.cancel(&who, &PlanId::parse(&id)?).await?))
+    Ok(answered(&app, &app.gateway.cancel(&who, &PlanId::parse(&id)?).await?))
 }
 
 /// Gives a run more time.
@@ -457,7 +465,7 @@ pub(crate) async fn extend(
 ) -> Result<Response, Problem> {
     let (id, asked) = about(&id, body.required(), extension)?;
     let Some(asked) = asked else { return Err(Problem::fields(Vec::new())) };
-    Ok(answered(&app.gateway.extend(&who, &id, asked).await?))
+    Ok(answered(&app, &app.gateway.extend(&who, &id, asked).await?))
 }
 
 pub(crate) fn extension(fields: &mut Fields) -> Option<Timeout> {

@@ -67,7 +67,7 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         failures: Arc::new(Windows::new(config.failures)),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
         metrics: Arc::new(metrics::Edge::new()),
-        pending: Arc::new(gateway.pages(plans::PENDING)),
+        pending: Arc::new(gateway.pages(plans::pending_rendering(&gateway))),
         started_at: gateway.now(),
         gateway,
         config: Arc::new(config),

@@ -44,7 +44,8 @@ pub(crate) async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Resul
         Some(run) => Some(texts(gateway, run).await?),
         None => None,
     };
-    Ok(axum::Json(wire::Command::with_output(record, texts).confined(gateway.confinement(record))).into_response())
+    let answer = wire::Command::with_output(record, gateway, texts).confined(gateway.confinement(record));
+    Ok(axum::Json(answer).into_response())
 }
 
 /// Lists plans that have a run, newest run first.
@@ -55,7 +56,7 @@ pub(crate) async fn runs(State(app): State<App>, Caller(who): Caller, mut query:
     let Page { limit, before } = Page::read(&mut query);
     query.done()?;
     let records = app.gateway.runs(&who, before, limit).await?;
-    Ok(listed::<wire::Command<'_>>(&records, limit))
+    Ok(listed(&records, limit, |record| wire::Command::new(record, &app.gateway)))
 }
 
 /// Tells of one run, with its plan.
@@ -72,17 +73,17 @@ pub(crate) async fn run(
     with_output(&app.gateway, &record).await
 }
 
-/// Sends a run's output as it was written, a MiB at a time or as it comes.
+/// Sends a run's output, less its secrets, a MiB at a time or as it comes.
 #[utoipa::path(get, path = "/runs/{id}/output", operation_id = "output", tag = "runs",
     params(("id" = String, Path, description = "`run_id`"), ("stream" = inline(Option<words::WhichStream>), Query),
         ("offset" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
-            description = "The first byte wanted, counted in bytes that were written"),
+            description = "The first byte wanted, counted in the bytes that came to be kept: what was written, with `[redacted:RULE]` in the place of secrets"),
         ("follow" = Option<bool>, Query, description = "Whether to send on until the run has ended")),
     responses((status = 200, description = "Raw bytes", content_type = "application/octet-stream",
         body = inline(words::Bytes), headers(
             ("X-Provara-Offset" = u64, description = "Where these bytes begin"),
             ("X-Provara-Next-Offset" = u64, description = "Where to go on; not with `follow`"),
-            ("X-Provara-Total" = u64, description = "How many bytes were written so far; not with `follow`"),
+            ("X-Provara-Total" = u64, description = "How many bytes came to be kept so far; not with `follow`"),
             ("X-Provara-Gap" = u64, description = "How many bytes before these were not kept, where some were not"))),
         (status = 404, description = "No such run, or not yours", body = ProblemBody)))]
 pub(crate) async fn output(

@@ -10,7 +10,7 @@ use provara_domain::{
     DecisionKind, DecisionMethod, EnvName, Limit, Limits, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status,
     Verdict,
 };
-use provara_gateway::{Explanation, PlanRecord, RunRecord, TokenRecord};
+use provara_gateway::{Explanation, Gateway, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -150,6 +150,15 @@ impl<'a> Queued<'a> {
     }
 }
 
+/// A secret that stands in a command.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Secret {
+    /// The id of the rule that knows it, or the name of a secret that the server knows.
+    rule: String,
+    /// Its bytes.
+    span: Span,
+}
+
 /// A proposed command with its context: every field of the plan's canonical form is here, each once, so that `digest` can be
 /// computed from what is shown.
 #[derive(Serialize, ToSchema)]
@@ -162,6 +171,8 @@ pub(crate) struct Plan<'a> {
     project: &'a str,
     /// The command, to the byte.
     command: &'a str,
+    /// The secrets that stand in the command. They are marked and not hidden: an approver sees what will run.
+    secrets: Vec<Secret>,
     cwd: &'a str,
     timeout_s: u32,
     /// What the agent says about it.
@@ -210,14 +221,21 @@ pub(crate) struct Plan<'a> {
     denied_before: Option<DeniedBefore<'a>>,
 }
 
-impl<'a> From<&'a PlanRecord> for Plan<'a> {
-    fn from(record: &'a PlanRecord) -> Self {
+impl From<provara_gateway::Finding> for Secret {
+    fn from(known: provara_gateway::Finding) -> Self {
+        Self { rule: known.rule, span: Span { start: known.range.start, end: known.range.end } }
+    }
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, gateway: &Gateway) -> Self {
         let plan = &record.plan;
         Self {
             pending_id: plan.id.as_str(),
             kind: plan.kind,
             project: plan.project.as_str(),
             command: plan.command.as_str(),
+            secrets: gateway.secrets(record).into_iter().map(Secret::from).collect(),
             cwd: plan.cwd.as_str(),
             timeout_s: plan.timeout.seconds(),
             note: record.note.as_ref().map(Note::as_str),
@@ -338,15 +356,13 @@ impl<'a> From<&'a provara_gateway::LoadedProfile<'a>> for Profile<'a> {
     }
 }
 
-impl<'a> From<&'a PlanRecord> for Command<'a> {
-    fn from(record: &'a PlanRecord) -> Self {
-        Self::with_output(record, None)
-    }
-}
-
 impl<'a> Command<'a> {
+    pub(crate) fn new(record: &'a PlanRecord, gateway: &Gateway) -> Self {
+        Self::with_output(record, gateway, None)
+    }
+
     /// A plan with its run's output as text.
-    pub(crate) fn with_output(record: &'a PlanRecord, texts: Option<Texts>) -> Self {
+    pub(crate) fn with_output(record: &'a PlanRecord, gateway: &Gateway, texts: Option<Texts>) -> Self {
         let decision = record.decision.as_ref().map(|known| Decision {
             decision: known.decision.decision,
             approver: known.decision.approver.as_str(),
@@ -359,7 +375,7 @@ impl<'a> Command<'a> {
             at: known.decision.ts.rfc3339(),
         });
         Self {
-            plan: record.into(),
+            plan: Plan::new(record, gateway),
             superseded_by: record.superseded_by.as_ref().map(|id| id.as_str()),
             origin: record.origin.as_ref().map(|id| id.as_str()),
             decision,
@@ -469,6 +485,8 @@ pub(crate) struct Run<'a> {
     stdout_bytes: u64,
     /// How many bytes the command wrote, kept or not.
     stderr_bytes: u64,
+    /// How many secrets were replaced by `[redacted:RULE]` in what it wrote, before anything kept it; 0 while it runs.
+    redactions: u64,
     /// The first MiB as text; what is not UTF-8 is replaced here and whole in `/runs/{id}/output`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -508,6 +526,7 @@ impl<'a> Run<'a> {
                 .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
             stdout_bytes: run.stdout_bytes,
             stderr_bytes: run.stderr_bytes,
+            redactions: run.redactions,
             stdout,
             stdout_truncated,
             stderr,

@@ -20,7 +20,7 @@ mod types;
 
 pub use measures::{Answer, Measures};
 pub use output::OutputWriter;
-pub use pages::{Page, Pages, Rendering};
+pub use pages::{Page, Pages, RenderPlan, Rendering};
 pub use provara_audit::merkle::Hash;
 pub use snapshot::{Held, Snapshot, SnapshotError};
 pub use store::Store;

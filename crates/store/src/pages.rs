@@ -34,11 +34,14 @@ const MAX_ITEM: usize = 64 << 10;
 /// What an entry costs beside its bytes, about: without this, empty pages would be kept without end.
 const ENTRY: usize = 512;
 
+/// How a plan becomes bytes; nothing where it cannot.
+pub type RenderPlan = dyn Fn(&PlanRecord) -> Option<Vec<u8>> + Send + Sync;
+
 /// How a list becomes bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Rendering {
     /// One plan. MUST depend on the record alone, and not on the time of day or on who asks.
-    pub item: fn(&PlanRecord) -> Option<Vec<u8>>,
+    pub item: Arc<RenderPlan>,
     /// A list of rendered plans.
     pub list: fn(&[Bytes]) -> Vec<u8>,
 }
@@ -87,8 +90,8 @@ impl Pages {
             return Ok(page);
         }
         let stamp = self.store.head();
-        let (rendering, kept, wanted) = (self.rendering, Arc::clone(&self.kept), Arc::clone(&key));
-        let page = self.store.inner.readers.read(move |conn| read(conn, &wanted, rendering, &kept)).await?;
+        let (rendering, kept, wanted) = (self.rendering.clone(), Arc::clone(&self.kept), Arc::clone(&key));
+        let page = self.store.inner.readers.read(move |conn| read(conn, &wanted, &rendering, &kept)).await?;
         self.kept.put(&key, &slot, stamp, &page);
         Ok(page)
     }
@@ -105,7 +108,7 @@ impl std::fmt::Debug for Pages {
     }
 }
 
-fn read(conn: &Connection, key: &Key, rendering: Rendering, kept: &Kept) -> Result<Page, StoreError> {
+fn read(conn: &Connection, key: &Key, rendering: &Rendering, kept: &Kept) -> Result<Page, StoreError> {
     let era = kept.era();
     // One snapshot: a plan that changes meanwhile must not be listed as what it is no longer.
     let snapshot = conn.unchecked_transaction()?;

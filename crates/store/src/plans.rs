@@ -672,6 +672,7 @@ fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> 
         ("run_enforced", codec::json("enforced", &ran.enforced)?.into()),
         ("stdout_bytes", signed(ran.stdout_bytes).into()),
         ("stderr_bytes", signed(ran.stderr_bytes).into()),
+        ("redactions", signed(ran.redactions).into()),
     ];
     let body = EventBody::RunFinished {
         run: ran.run.clone(),

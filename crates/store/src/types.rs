@@ -414,6 +414,8 @@ pub struct RunRecord {
     pub stdout_bytes: u64,
     /// Bytes written to standard error, kept or not.
     pub stderr_bytes: u64,
+    /// Secrets that were replaced by marks in what was kept.
+    pub redactions: u64,
     /// How long it may run.
     pub timeout: Timeout,
 }
@@ -493,13 +495,13 @@ pub enum TokenError {
 /// A piece of a run's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputPage {
-    /// Where `bytes` begin, counted in original bytes.
+    /// Where `bytes` begin, counted in the bytes that came to be kept: those written, with marks in the place of secrets.
     pub offset: u64,
     /// The bytes.
     pub bytes: Bytes,
     /// Whether bytes between what was asked for and `offset` were dropped.
     pub gap: bool,
-    /// Bytes written until now, kept or not.
+    /// Bytes that came to be kept until now, those that were dropped later among them.
     pub total: u64,
     /// Whether the run ended, so that `total` is final.
     pub ended: bool,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{CommandText, Name, Principal, Profiles, Role, Roles, Shell, Timeout, Timestamp, TokenId};
-use provara_gateway::{CoolDown, Gateway, GatewayConfig, Parts, Platform, Proposal};
+use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform, Proposal};
 use provara_policy::{Policy, Strictness};
+use provara_redact::{Redactor, Rules};
 use provara_store::{Store, StoreConfig};
 
 /// When every world begins, in milliseconds since 1970.
@@ -63,6 +64,7 @@ pub async fn world(pending_cap: u32) -> World {
     let gateway = Gateway::start(Parts {
         store,
         policy: Policy::builtin(Strictness::Ask).unwrap(),
+        redactor: Arc::new(Redactor::new(Arc::new(Rules::builtin().unwrap()), &[]).unwrap()),
         runner: None,
         platform: shared,
         log_key: LogKey::from_seed("example.org/log", [7; 32]).unwrap(),
@@ -77,6 +79,7 @@ pub async fn world(pending_cap: u32) -> World {
             single_token: false,
             profiles: Profiles::builtin(),
             max_runs: 4,
+            output: OutputRedaction::On,
             version: "test",
         },
     })

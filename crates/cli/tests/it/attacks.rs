@@ -684,6 +684,7 @@ fn attack_34_no_sink_but_the_answers_tells_a_secret() {
         ("the server's log", fs::read(server.root.path().join("server.log")).unwrap()),
         ("/status", server.ask("GET", "/status", &[], "").1.to_string().into_bytes()),
         ("/health", server.by(&agent, "GET", "/health", &Value::Null).1.to_string().into_bytes()),
+        ("/metrics", server.by(&operator, "GET", "/metrics", &Value::Null).1.to_string().into_bytes()),
     ];
     for (sink, bytes) in sinks {
         let text = String::from_utf8_lossy(&bytes);

@@ -17,6 +17,7 @@ mod operations;
 mod otel;
 mod profiles;
 mod schema;
+mod secrets;
 mod served;
 mod service;
 mod serving;

@@ -263,6 +263,7 @@ fn ran(run: RunId, stdout_bytes: u64) -> Ran {
         duration: Duration::from_millis(5),
         stdout_bytes,
         stderr_bytes: 0,
+        redactions: stdout_bytes,
     }
 }
 

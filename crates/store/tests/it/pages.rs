@@ -7,10 +7,10 @@ use super::*;
 /// Each plan's id, status and command, a line each.
 fn lines(store: &Store) -> Pages {
     store.pages(Rendering {
-        item: |record| {
+        item: std::sync::Arc::new(|record| {
             let command = record.plan.command.as_str();
             Some(format!("{} {} {} {command}\n", record.plan.id, record.status, record.revision).into_bytes())
-        },
+        }),
         list: |items: &[Bytes]| items.concat(),
     })
 }

@@ -177,7 +177,8 @@ pub(crate) async fn a_run_keeps_the_ends_of_its_output(place: Place) {
         assert_eq!((quiet.bytes.len(), quiet.total, quiet.ended), (0, 0, state != "live"));
         if state == "live" {
             let done = store.record(ran(run.clone(), 25), cause(3)).await.unwrap();
-            assert_eq!(done.run.unwrap().stdout_bytes, 25);
+            let run = done.run.unwrap();
+            assert_eq!((run.stdout_bytes, run.redactions), (25, 25));
         }
     }
 }

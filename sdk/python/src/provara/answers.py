@@ -62,6 +62,13 @@ class Queued(TypedDict):
     url: str
 
 
+class Secret(TypedDict):
+    """A secret that stands in a command, by the rule that knows it."""
+
+    rule: str
+    span: Any
+
+
 class PendingPlan(TypedDict):
     """A plan that waits for a person."""
 
@@ -69,6 +76,7 @@ class PendingPlan(TypedDict):
     kind: str
     project: str
     command: str
+    secrets: list[Secret]
     cwd: str
     timeout_s: int
     note: str | None
@@ -115,6 +123,7 @@ class Run(TypedDict, total=False):
     enforced: Any
     stdout_bytes: int
     stderr_bytes: int
+    redactions: int
     stdout: str
     stderr: str
     stdout_truncated: bool

@@ -18,3 +18,5 @@ CREATE INDEX denials_at ON denials(at);
 ALTER TABLE plans ADD COLUMN denied_before INTEGER;
 ALTER TABLE plans ADD COLUMN denied_before_at INTEGER;
 ALTER TABLE plans ADD COLUMN denied_before_plan TEXT REFERENCES plans(id);
+-- How many secrets were replaced by marks in what a run's streams kept.
+ALTER TABLE plans ADD COLUMN redactions INTEGER NOT NULL DEFAULT 0;
