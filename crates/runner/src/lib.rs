@@ -8,6 +8,7 @@
 mod advice;
 mod child;
 mod confine;
+pub mod egress;
 mod helper;
 mod protocol;
 mod runner;
