@@ -139,6 +139,8 @@ struct Passed {
     first: Vec<u8>,
     /// How much of what the client sends after that goes on.
     rest: Rest,
+    /// Whether the client has sent more than one plain request already.
+    more: bool,
 }
 
 enum Rest {
@@ -187,20 +189,21 @@ impl<R: Resolve> Proxy<R> {
             move |refusal| Stopped { target, refusal, within }
         };
         let upstream = self.connect(&target).await.map_err(stopped(Within::Http))?;
-        let (first, rest) = match head.asked {
+        let (first, rest, more) = match head.asked {
             Asked::Tunnel => {
                 let opened = timeout(limits.head, open_tunnel(client, more, &target.host)).await;
                 let hello = opened.unwrap_or(Err(Refusal::SlowHello)).map_err(stopped(Within::Tunnel))?;
-                (hello, Rest::All)
+                (hello, Rest::All, false)
             }
             Asked::Plain { mut head, body } => {
                 // What came behind the body would be another request, for whomever it names. It goes nowhere.
                 let length = usize::try_from(body).unwrap_or(usize::MAX).min(more.len());
                 head.extend_from_slice(more.get(..length).unwrap_or_default());
-                (head, Rest::Bytes(body.saturating_sub(u64::try_from(length).unwrap_or(0))))
+                let left = body.saturating_sub(u64::try_from(length).unwrap_or(0));
+                (head, Rest::Bytes(left), length < more.len())
             }
         };
-        Ok(Passed { upstream, target, first, rest })
+        Ok(Passed { upstream, target, first, rest, more })
     }
 
     /// Connects to an address that the name leads to now and that was checked: it is looked up once, and that is used.
@@ -237,7 +240,13 @@ impl<R: Resolve> Proxy<R> {
                 }
                 Rest::Bytes(count) => {
                     copy((&mut from_client).take(count), &mut to_upstream, &sent).await?;
-                    // The end of the answer ends the request; until then nothing more is read.
+                    // The end of the answer ends the request. Whatever more the client sends would be another one, for whomever
+                    // it names: it goes nowhere, and the destination hears that nothing more comes. Else a client that
+                    // believes in a kept connection would wait on it for an answer.
+                    if !passed.more {
+                        let _ = from_client.read(&mut [0; 1]).await;
+                    }
+                    let _ = to_upstream.shutdown().await;
                     std::future::pending().await
                 }
             }
