@@ -269,6 +269,11 @@ impl<R: Resolve> Proxy<R> {
             () = idle(&progress, self.policy.limits.idle) => {}
             () = tokio::time::sleep(self.policy.limits.total) => {}
         }
+        if matches!(passed.rest, Rest::Bytes(_)) {
+            // Closed with something unread, the connection would be reset, and the client might lose the answer's end.
+            let mut unread = from_client.take(LINGER_BYTES);
+            let _ = timeout(LINGER, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
+        }
     }
 
     /// What the client of a refused connection is told.
