@@ -9,6 +9,7 @@
 mod advice;
 mod child;
 mod confine;
+pub mod egress;
 mod helper;
 mod profile;
 mod protocol;

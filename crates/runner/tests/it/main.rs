@@ -11,6 +11,7 @@
 mod children;
 mod confinement;
 mod deaths;
+mod egress;
 mod folders;
 mod fuzz;
 mod kernel;

@@ -89,7 +89,9 @@ impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for (from, name) in [(std::env::current_exe().unwrap(), "it"), (helper_program(), "helper")] {
+        let egress = PathBuf::from(env!("CARGO_BIN_EXE_provara-test-egress"));
+        for (from, name) in [(std::env::current_exe().unwrap(), "it"), (helper_program(), "helper"), (egress, "egress")]
+        {
             let to = folder.path().join(name);
             fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).unwrap();
         }
