@@ -7,6 +7,7 @@
 //! in it at once, however they hide.
 
 mod advice;
+mod calls;
 mod child;
 mod confine;
 mod helper;
