@@ -6,13 +6,10 @@
 
 use std::ffi::CString;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use caps::CapSet;
-use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, path_beneath_rules,
-};
+use landlock::{RulesetCreated, RulesetError};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,6 +20,7 @@ use seccompiler::BpfProgram;
 use crate::advice::advice;
 use crate::calls::{Reach, filters};
 use crate::confine::{Failed, Step as _, held};
+use crate::files;
 use crate::protocol::{Frame, Spec, User};
 use crate::sys;
 
@@ -69,14 +67,20 @@ pub(crate) fn prepare_walls(frame: Frame) -> Result<(Walls, Vec<Mechanism>), Not
     drop_bounding().step("empty the capability bounding set")?;
     sys::lock_securebits().step("lock the ways by which a user ID gives rights")?;
     made.push(held("securebits", "uid 0 gives no capability, none is ambient; locked"));
-    let landlock = if frame.confined { Some(prepare_landlock().map_err(no_landlock)?) } else { None };
+    let landlock = if frame.confined { Some(files::prepare().map_err(no_landlock)?) } else { None };
     let reach = if frame.confined { Reach::Nobody } else { Reach::Network };
     let filters = filters(reach).map_err(|error| no_seccomp(&error.to_string()))?;
     Ok((Walls { landlock, filters }, made))
 }
 
-/// Gives up every right that the profile does not grant and enters the working directory. Returns what held.
-pub(crate) fn give_up_rights(frame: Frame, walls: Walls, spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+/// Gives up every right that the profile does not grant and enters the working directory. `secrets` are what the view hides.
+/// Returns what held.
+pub(crate) fn give_up_rights(
+    frame: Frame,
+    walls: Walls,
+    spec: &Spec,
+    secrets: &[PathBuf],
+) -> Result<Vec<Mechanism>, NotStarted> {
     let mut made = Vec::new();
     let user = frame.user;
     if user.from_root {
@@ -96,7 +100,7 @@ pub(crate) fn give_up_rights(frame: Frame, walls: Walls, spec: &Spec) -> Result<
     // As the user that the command will be: a folder that it may not enter is refused here and not reached around.
     enter(spec)?;
     if let Some(ruleset) = walls.landlock {
-        made.push(landlock(ruleset, spec).map_err(no_landlock)?);
+        made.push(files::raise(ruleset, &spec.workspace, secrets).map_err(no_landlock)?);
     }
     for filter in &walls.filters {
         seccompiler::apply_filter(filter).map_err(|error| no_seccomp(&error.to_string()))?;
@@ -155,32 +159,6 @@ pub(crate) fn unusable(what: &str, cause: nix::Error) -> NotStarted {
         other => other.desc().to_lowercase(),
     };
     NotStarted { failure, message: format!("cannot use the {what}: {why}") }
-}
-
-const ACCESS: ABI = ABI::V6;
-
-/// A second wall behind the mounts: writing only below the workspace and in the private folders.
-fn prepare_landlock() -> Result<RulesetCreated, RulesetError> {
-    let writable = ["/tmp", "/var/tmp", "/dev", "/proc"].into_iter().filter(|path| Path::new(path).exists());
-    Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ACCESS))?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-        .create()?
-        .add_rules(path_beneath_rules(["/"], AccessFs::from_read(ACCESS)))?
-        .add_rules(path_beneath_rules(writable, AccessFs::from_all(ACCESS)))
-}
-
-fn landlock(prepared: RulesetCreated, spec: &Spec) -> Result<Mechanism, RulesetError> {
-    let workspace = path_beneath_rules([spec.workspace.as_str()], AccessFs::from_all(ACCESS));
-    let status = prepared.add_rules(workspace)?.restrict_self()?;
-    let (held, detail) = match status.ruleset {
-        RulesetStatus::FullyEnforced => (true, "files, abstract sockets and signals".to_owned()),
-        RulesetStatus::PartiallyEnforced => (true, "in part: this kernel has an older version".to_owned()),
-        // The mounts hold without it; the record says that this second wall is missing.
-        RulesetStatus::NotEnforced => (false, "this kernel has no Landlock".to_owned()),
-    };
-    Ok(Mechanism { name: "landlock".into(), held, detail })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]

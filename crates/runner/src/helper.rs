@@ -296,7 +296,7 @@ fn be_shell(frame: Frame, control: &UnixStream, inlet: OwnedFd, mut made: Vec<Me
         Err(error) => return Some(refused(&error)),
     };
     reached(Place::ShellReceived);
-    let view = match finish_view(frame, &ground, &run.spec) {
+    let (view, secrets) = match finish_view(frame, &ground, &run.spec) {
         Ok(view) => view,
         Err(stopped) => return Some(stopped.advised(frame.user)),
     };
@@ -305,7 +305,7 @@ fn be_shell(frame: Frame, control: &UnixStream, inlet: OwnedFd, mut made: Vec<Me
     if let Err(error) = take_streams(&run, frame) {
         return Some(refused(&error));
     }
-    match give_up_rights(frame, walls, &run.spec) {
+    match give_up_rights(frame, walls, &run.spec, &secrets) {
         Ok(rights) => made.extend(rights),
         Err(stopped) => return Some(stopped),
     }

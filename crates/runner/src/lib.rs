@@ -10,6 +10,7 @@ mod advice;
 mod calls;
 mod child;
 mod confine;
+mod files;
 mod helper;
 mod protocol;
 mod runner;
