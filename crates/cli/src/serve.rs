@@ -11,7 +11,7 @@ use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, Name, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{Gateway, GatewayConfig, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
-use provara_runner::{HelperProgram, Runner, RunnerConfig};
+use provara_runner::{HelperProgram, RunLimits, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -316,6 +316,7 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
         helper: HelperProgram { program, arguments: vec!["__helper".into()], opened: Some(opened) },
         environment,
         workspace: workspace.to_owned(),
+        limits: RunLimits::default(),
         allow_host_same_user: settings.allow_host_same_user,
     })
     .await

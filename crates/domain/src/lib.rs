@@ -20,7 +20,7 @@ pub use plan::{
     Binding, BoundScript, Decision, DecisionKind, DecisionMethod, Limits, Nonce, Plan, PlanKind, ProfileName, Shell,
 };
 pub use principal::{Name, NameError, Principal, Role, Roles};
-pub use run::{Claim, Enforced, Limit, Mechanism, Outcome, Ran, SpawnFailure, Stream};
+pub use run::{Claim, Enforced, Limit, Mechanism, Outcome, Ran, SpawnFailure, Stream, Usage};
 pub use status::Status;
 pub use text::{
     CommandText, CommandTextError, Digest, DigestError, EnvName, EnvNameError, Note, NoteError, Timeout, TimeoutError,

@@ -198,6 +198,7 @@ fn never_started(claim: &Claim, at: provara_domain::Timestamp, why: &str) -> Ran
         duration: Duration::ZERO,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        usage: None,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::advice::advice;
 use crate::calls::{Reach, filters};
 use crate::confine::{Failed, Step as _, held};
 use crate::files;
-use crate::protocol::{Frame, Spec, User};
+use crate::protocol::{Frame, RunLimits, Spec, User};
 use crate::sys;
 
 /// Why the shell was not started.
@@ -55,15 +55,27 @@ pub(crate) struct Walls {
 
 /// Gives up what no run needs, and makes ready what takes the rest: the steps that do not depend on a specification.
 /// Afterwards this process may still mount and change its user.
-pub(crate) fn prepare_walls(frame: Frame) -> Result<(Walls, Vec<Mechanism>), NotStarted> {
+/// `limits` are those that no control group holds.
+pub(crate) fn prepare_walls(frame: Frame, limits: RunLimits) -> Result<(Walls, Vec<Mechanism>), NotStarted> {
     let mut made = Vec::new();
     setsid().step("begin a session")?;
     // One and not zero: where cores go to a program, the kernel starts it whatever the limit, but for this value.
     limit(Resource::RLIMIT_CORE, 1).step("forbid core dumps")?;
-    let files = limit(Resource::RLIMIT_NOFILE, MAX_FILES).step("limit open files")?;
-    // Counted over all processes of the user, so it bounds a fork bomb and not an honest build.
-    let processes = limit(Resource::RLIMIT_NPROC, MAX_PROCESSES).step("limit processes")?;
-    made.push(held("rlimits", &format!("no core dumps, open files {files}, processes {processes}")));
+    let mut made_limits = vec!["no core dumps".to_owned()];
+    let asked = [
+        (Resource::RLIMIT_NOFILE, limits.open_files, "open files"),
+        // Counted over all of the user's, so it bounds a fork bomb and not an honest build.
+        (Resource::RLIMIT_NPROC, limits.processes, "processes"),
+        (Resource::RLIMIT_FSIZE, limits.file_size, "file size"),
+        (Resource::RLIMIT_CPU, limits.cpu_s, "processor seconds"),
+    ];
+    for (resource, most, what) in asked {
+        if let Some(most) = most {
+            let most = limit(resource, most).step(&format!("limit {what}"))?;
+            made_limits.push(format!("{what} {most}"));
+        }
+    }
+    made.push(held("rlimits", &made_limits.join(", ")));
     drop_bounding().step("empty the capability bounding set")?;
     sys::lock_securebits().step("lock the ways by which a user ID gives rights")?;
     made.push(held("securebits", "uid 0 gives no capability, none is ambient; locked"));
@@ -116,7 +128,9 @@ pub(crate) fn give_up_rights(
 fn limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let (_, hard) = getrlimit(resource)?;
     let most = wanted.min(hard);
-    setrlimit(resource, most, most)?;
+    // At the end of its time the kernel first says so, and a second later ends whoever did not listen.
+    let end = if resource == Resource::RLIMIT_CPU { most.saturating_add(1).min(hard) } else { most };
+    setrlimit(resource, most, end)?;
     Ok(most)
 }
 
@@ -169,11 +183,6 @@ fn no_landlock(error: RulesetError) -> NotStarted {
 fn no_seccomp(error: &str) -> NotStarted {
     NotStarted { failure: SpawnFailure::Confinement, message: format!("could not apply seccomp: {error}") }
 }
-
-/// How many files each process of a command may hold open.
-const MAX_FILES: u64 = 4096;
-/// How many processes the user that commands run as may have.
-const MAX_PROCESSES: u64 = 4096;
 
 fn drop_bounding() -> io::Result<()> {
     // A kernel does not know every capability that the library names, so it is asked for those it has.

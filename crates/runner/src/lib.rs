@@ -11,6 +11,7 @@ mod calls;
 mod child;
 mod confine;
 mod files;
+mod groups;
 mod helper;
 mod protocol;
 mod runner;
@@ -18,7 +19,7 @@ mod spares;
 mod sys;
 
 pub use helper::helper_main;
-pub use protocol::HelperProgram;
+pub use protocol::{HelperProgram, RunLimits};
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
 };

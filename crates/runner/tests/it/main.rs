@@ -14,6 +14,7 @@ mod confinement;
 mod deaths;
 mod folders;
 mod kernel;
+mod limits;
 mod programs;
 mod refusals;
 mod shells;

@@ -15,7 +15,8 @@ use crate::types::{DecisionRecord, LogEntry, PlanRecord, RunRecord, StoreError, 
 
 pub(crate) const PLAN_COLUMNS: &str = "seq, project, id, agent, target, status, revision, plan, stdin, digest, note, judgement, queued_at, \
      expires_at, decision, decision_digest, reason, approval_valid_until, superseded_by, origin, run_id, run_started_at, \
-     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, erased_at";
+     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, run_usage, \
+     erased_at";
 
 pub(crate) const LOG_COLUMNS: &str = "position, kind, project, agent, plan, leaf, ts";
 
@@ -171,6 +172,7 @@ fn run(row: &Row<'_>) -> Result<Option<RunRecord>, StoreError> {
         duration: row.get::<_, Option<i64>>("run_duration_ms")?.map(count).transpose()?.map(Duration::from_millis),
         outcome: maybe(row, "run_outcome")?.map(|raw| from_json("outcome", &raw)).transpose()?,
         enforced: maybe(row, "run_enforced")?.map(|raw| from_json("enforced", &raw)).transpose()?,
+        usage: maybe(row, "run_usage")?.map(|raw| from_json("usage", &raw)).transpose()?,
         stdout_bytes: number(row, "stdout_bytes")?,
         stderr_bytes: number(row, "stderr_bytes")?,
         timeout: Timeout::from_seconds(row.get("run_timeout_s")?).map_err(|_| corrupt("timeout"))?,

@@ -243,6 +243,7 @@ fn ran(run: RunId, stdout_bytes: u64) -> Ran {
         duration: Duration::from_millis(5),
         stdout_bytes,
         stderr_bytes: 0,
+        usage: Some(Usage { cpu_ms: 3, memory_peak_bytes: Some(5_000_000), ..Usage::default() }),
     }
 }
 
