@@ -12,6 +12,7 @@ mod calls;
 mod children;
 mod confinement;
 mod deaths;
+mod escapes;
 mod folders;
 mod kernel;
 mod limits;
