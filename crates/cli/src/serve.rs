@@ -12,7 +12,7 @@ use provara_domain::{Actor, Name, Profiles, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
-use provara_runner::{HelperProgram, Mounts, Runner, RunnerConfig};
+use provara_runner::{HelperProgram, Mounts, RunLimits, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -345,6 +345,7 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
         helper: HelperProgram { program, arguments: vec!["__helper".into()], opened: Some(opened) },
         environment,
         workspace: workspace.to_owned(),
+        limits: RunLimits::default(),
         allow_host_same_user: settings.allow_host_same_user,
     })
     .await

@@ -205,4 +205,23 @@ pub struct Ran {
     pub stderr_bytes: u64,
     /// Secrets that were replaced by marks in what was kept.
     pub redactions: u64,
+    /// What it used of the machine, when it was started.
+    pub usage: Option<Usage>,
+}
+
+/// What all processes of a run used of the machine. What this host cannot count is absent, and never guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time, in milliseconds, of user and system together.
+    pub cpu_ms: u64,
+    /// The most memory that the largest process held, in bytes.
+    pub largest_process_bytes: u64,
+    /// The most memory that all processes had together, in bytes, what lay in their private folders included.
+    pub memory_peak_bytes: Option<u64>,
+    /// Bytes that had to be read from disks.
+    pub disk_read_bytes: u64,
+    /// Bytes that had to be written to disks.
+    pub disk_written_bytes: u64,
+    /// The most processes at a time.
+    pub processes_peak: Option<u64>,
 }

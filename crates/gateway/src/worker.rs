@@ -226,6 +226,7 @@ fn ended_unstarted(claim: &Claim, at: Timestamp, outcome: Outcome) -> Ran {
         stdout_bytes: 0,
         stderr_bytes: 0,
         redactions: 0,
+        usage: None,
     }
 }
 

@@ -147,9 +147,14 @@ pub(crate) fn prepare_view(frame: Frame) -> Result<(Ground, Vec<Mechanism>), Fai
 }
 
 /// Makes the rest of the run's view, which only its specification tells: the workspace where its name says, and what is
-/// hidden as it is at this moment.
-pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<Vec<Mechanism>, NotStarted> {
+/// hidden as it is at this moment. Returns what held, and what was hidden.
+pub(crate) fn finish_view(
+    frame: Frame,
+    ground: &Ground,
+    spec: &Spec,
+) -> Result<(Vec<Mechanism>, Vec<PathBuf>), NotStarted> {
     let mut made = Vec::new();
+    let mut secrets = Vec::new();
     if frame.confined {
         let workspace = open_workspace(ground, spec)?;
         // Copied before all becomes read-only, so that what the operator mounted read-only below it stays so.
@@ -163,7 +168,10 @@ pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<
         made.push(held("mount_namespace", "all but the workspace read-only; /tmp private; /run hidden"));
         for credential in credentials(Path::new(&spec.workspace)) {
             hide(&credential).step(&format!("hide {}", credential.display()))?;
+            secrets.push(credential);
         }
+        // By the names that lead to them without any link.
+        secrets = existing(&secrets);
         made.push(held("credentials_hidden", ""));
     }
     // Below a private folder it is gone already.
@@ -179,9 +187,10 @@ pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<
     }
     for path in hidden {
         hide(&path).step(&format!("hide {}", path.display()))?;
+        secrets.push(path);
     }
     made.push(held("own_files_hidden", ""));
-    Ok(made)
+    Ok((made, secrets))
 }
 
 /// Opens the workspace as the server named it when it was added, beneath whatever covers it. A link in its place, or on the

@@ -14,16 +14,21 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2};
-use provara_domain::{Mechanism, SpawnFailure};
+use provara_domain::{Limit, Mechanism, SpawnFailure, Usage};
 use provara_faults::{Place, reached};
 
 use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
-use crate::protocol::{BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, Spec, TERMINATE, read_spec, receive};
+use crate::groups::{Delegated, Groups};
+use crate::protocol::{
+    BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, RunLimits, Spec, TERMINATE, Used, read_spec, receive,
+};
 use crate::sys;
 
 /// How long a tree has between SIGTERM and its end.
@@ -59,11 +64,12 @@ pub fn helper_main() -> ExitCode {
     // Held open by the helper alone: its end is the helper's end.
     let Ok((helper, held_by_helper)) = pipe2(OFlag::O_CLOEXEC) else { return ExitCode::FAILURE };
     let server = io::stdin();
+    let delegated = Delegated::find();
     loop {
         match next_spare(server.as_fd()) {
             Ok(Some(spare)) => {
                 reached(Place::HelperReceived);
-                supervise_apart(spare, &helper, &held_by_helper);
+                supervise_apart(spare, &helper, &held_by_helper, &delegated);
                 reached(Place::HelperForked);
             }
             Ok(None) => return ExitCode::SUCCESS,
@@ -80,7 +86,8 @@ fn next_spare(server: BorrowedFd<'_>) -> io::Result<Option<Spare>> {
 }
 
 /// Forks the spare's supervisor. The helper keeps none of its descriptors.
-fn supervise_apart(spare: Spare, helper: &OwnedFd, held_by_helper: &OwnedFd) {
+fn supervise_apart(spare: Spare, helper: &OwnedFd, held_by_helper: &OwnedFd, delegated: &Delegated) {
+    let me = std::process::id();
     match sys::fork_single_threaded() {
         Ok(ForkResult::Parent { .. }) => {}
         Ok(ForkResult::Child) => {
@@ -88,7 +95,15 @@ fn supervise_apart(spare: Spare, helper: &OwnedFd, held_by_helper: &OwnedFd) {
             // and spares would not end with the helper.
             let closed = nullify_stdin().and_then(|()| sys::replace(held_by_helper, helper));
             match closed {
-                Ok(()) => supervise(spare, helper),
+                Ok(()) => match Groups::make(delegated, me, spare.frame.limits) {
+                    Ok(mut groups) => {
+                        supervise(spare, helper, &mut groups);
+                        groups.remove();
+                    }
+                    Err(message) => {
+                        report(&spare.control, &failed(SpawnFailure::Confinement, message, vec![]));
+                    }
+                },
                 Err(error) => {
                     let message = format!("could not leave the helper's descriptors: {error}");
                     report(&spare.control, &failed(SpawnFailure::Refused, message, vec![]));
@@ -119,7 +134,7 @@ fn report(mut control: &UnixStream, report: &Report) {
 }
 
 /// The supervisor: lives outside the run's PID namespace and ends it.
-fn supervise(spare: Spare, helper: &OwnedFd) {
+fn supervise(spare: Spare, helper: &OwnedFd, groups: &mut Groups) {
     reached(Place::SupervisorBegun);
     let refused = |message: String| failed(SpawnFailure::Refused, message, vec![]);
     let made = match leave_namespaces(spare.frame) {
@@ -139,11 +154,13 @@ fn supervise(spare: Spare, helper: &OwnedFd) {
         Ok(ForkResult::Parent { child }) => {
             drop((held_by_init, spare.inlet));
             reached(Place::SupervisorForked);
-            watch(&spare.control, &alive, helper, child);
+            let limits = spare.frame.limits;
+            let exceeded = watch(&spare.control, &alive, helper, child, &Bounds { groups, limits });
+            report(&spare.control, &Report::Ended(used(groups, limits, exceeded)));
         }
         Ok(ForkResult::Child) => {
             drop(alive);
-            be_first(spare, &held_by_init, made);
+            be_first(spare, &held_by_init, made, groups);
             std::process::exit(0);
         }
         Err(error) => report(&spare.control, &refused(format!("could not fork: {error}"))),
@@ -162,24 +179,37 @@ fn not_started(stopped: NotStarted) -> Report {
 }
 
 /// Waits for the run's end or the server's word; until there is a run, for the helper's end as well. When this returns, no
-/// process of the run is left.
-fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid) {
+/// process of the run is left. Returns the limit for which it ended the run, if any.
+fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid, bounds: &Bounds<'_>) -> Option<Limit> {
     let mut deadline: Option<Instant> = None;
+    let mut exceeded = None;
     let mut helper = Some(helper);
     loop {
         let patience = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = patience.and_then(|left| PollTimeout::try_from(left).ok()).unwrap_or(PollTimeout::NONE);
+        // Nothing of a spare's is limited before it is a run.
+        let look = if helper.is_none() { bounds.soonest() } else { None };
+        let timeout = patience.into_iter().chain(look).min();
+        let timeout = timeout.and_then(|left| PollTimeout::try_from(left).ok()).unwrap_or(PollTimeout::NONE);
         let mut waiting =
             vec![PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
+        // The kernel tells by POLLPRI that a limit was met. Where it does not count, a pipe that never has any stands in.
+        let news = bounds.groups.news().map_or(alive.as_fd(), |news| news.as_fd());
+        waiting.push(PollFd::new(news, PollFlags::POLLPRI));
         waiting.extend(helper.map(|helper| PollFd::new(helper.as_fd(), PollFlags::POLLIN)));
         let woken = poll(&mut waiting, timeout);
         let mut ready = waiting.iter().map(|fd| fd.any().unwrap_or(false));
-        let [asked, ended, alone] = [ready.next(), ready.next(), ready.next()].map(|it| it.unwrap_or(false));
+        let [asked, ended, told, alone] = [(); 4].map(|()| ready.next().unwrap_or(false));
         if ended
             || deadline.is_some_and(|at| Instant::now() >= at)
             || (woken.is_err() && woken != Err(nix::Error::EINTR))
         {
             break;
+        }
+        if told || look.is_some() {
+            exceeded = bounds.exceeded();
+            if exceeded.is_some() {
+                break;
+            }
         }
         if asked {
             let mut byte = [0];
@@ -202,13 +232,73 @@ fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid) {
     // The first process of a PID namespace takes all others with it, and waitpid returns only when they are gone.
     let _ = kill(init, Signal::SIGKILL);
     let _ = waitpid(init, None);
+    exceeded
+}
+
+/// What a run may have, and what counts it.
+struct Bounds<'a> {
+    groups: &'a Groups,
+    limits: RunLimits,
+}
+
+impl Bounds<'_> {
+    /// The limit that was met so far.
+    fn exceeded(&self) -> Option<Limit> {
+        let spent = self.groups.cpu_micros().unwrap_or(0) >= self.cpu_micros();
+        if spent { Some(Limit::Cpu) } else { self.groups.exceeded() }
+    }
+
+    /// When to look next, if nothing is told.
+    fn soonest(&self) -> Option<Duration> {
+        let spending = self.limits.cpu_s.and_then(|_| self.until_spent());
+        spending.into_iter().chain(self.groups.rhythm()).min()
+    }
+
+    /// The soonest that all processors together can have spent what is left. Never less than a moment: what is nearly spent
+    /// is looked at again, and not all the time.
+    fn until_spent(&self) -> Option<Duration> {
+        let used = self.groups.cpu_micros()?;
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let left = self.cpu_micros().saturating_sub(used) / u64::try_from(processors).unwrap_or(1);
+        Some(Duration::from_micros(left).max(Duration::from_millis(10)))
+    }
+
+    fn cpu_micros(&self) -> u64 {
+        self.limits.cpu_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000))
+    }
+}
+
+/// What the reaped children of this process used, and which limit that shows to have been met.
+fn used(groups: &Groups, limits: RunLimits, exceeded: Option<Limit>) -> Used {
+    const BLOCK: u64 = 512; // in which traffic of disks is counted
+    let mut usage =
+        Usage { memory_peak_bytes: groups.memory_peak(), processes_peak: groups.processes_peak(), ..Usage::default() };
+    if let Ok(children) = getrusage(UsageWho::RUSAGE_CHILDREN) {
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let time = children.user_time() + children.system_time();
+        usage.cpu_ms = count(time.num_milliseconds()).max(groups.cpu_micros().unwrap_or(0) / 1000);
+        usage.largest_process_bytes = count(children.max_rss()).saturating_mul(1024);
+        usage.disk_read_bytes = count(children.block_reads()).saturating_mul(BLOCK);
+        usage.disk_written_bytes = count(children.block_writes()).saturating_mul(BLOCK);
+    }
+    // Of all processes together: each of them may have stayed within what the kernel lets one have.
+    let spent = limits.cpu_s.is_some_and(|most| usage.cpu_ms >= most.saturating_mul(1000));
+    let exceeded = exceeded.or_else(|| groups.exceeded()).or_else(|| spent.then_some(Limit::Cpu));
+    Used { usage, exceeded }
 }
 
 /// The first process of the run's PID namespace: starts what becomes the shell, reaps, and ends with the shell.
-fn be_first(spare: Spare, held_by_us: &OwnedFd, made: Vec<Mechanism>) {
+fn be_first(spare: Spare, held_by_us: &OwnedFd, mut made: Vec<Mechanism>, groups: &mut Groups) {
     // If the supervisor is killed, the run must not go on; also not when that happened a moment ago.
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || unheard(held_by_us) {
         return;
+    }
+    match groups.enter() {
+        Ok(entered) => made.extend(entered),
+        Err(error) => {
+            let message = format!("could not enter the run's control group: {error}");
+            return report(&spare.control, &failed(SpawnFailure::Confinement, message, vec![]));
+        }
     }
     let refused = |message: String| failed(SpawnFailure::Refused, message, vec![]);
     let Ok(mut signals) = SignalFd::with_flags(&for_the_first(), SfdFlags::SFD_CLOEXEC) else {
@@ -218,7 +308,7 @@ fn be_first(spare: Spare, held_by_us: &OwnedFd, made: Vec<Mechanism>) {
         Ok(ForkResult::Parent { child }) => child,
         Ok(ForkResult::Child) => {
             drop(signals);
-            let stopped = be_shell(spare.frame, &spare.control, spare.inlet, made);
+            let stopped = be_shell(spare.frame, groups.unheld(spare.frame.limits), &spare.control, spare.inlet, made);
             if let Some(stopped) = stopped {
                 report(&spare.control, &not_started(stopped));
             }
@@ -228,8 +318,9 @@ fn be_first(spare: Spare, held_by_us: &OwnedFd, made: Vec<Mechanism>) {
     };
     reached(Place::InitForked);
     drop(spare.inlet);
-    if let Some(end) = reap_until(shell, &mut signals) {
-        report(&spare.control, &end);
+    if let Some((end, left)) = reap_until(shell, &mut signals) {
+        let limits = spare.frame.limits;
+        report(&spare.control, &end_of(end, left, used(groups, limits, None), limits));
     }
 }
 
@@ -239,29 +330,43 @@ fn unheard(pipe: &OwnedFd) -> bool {
     poll(&mut waiting, PollTimeout::ZERO).is_err() || waiting.iter().any(|fd| fd.any().unwrap_or(true))
 }
 
+/// How the shell ended.
+#[derive(Clone, Copy)]
+enum End {
+    Exited(i32),
+    Signalled(Signal),
+}
+
+/// The report of the shell's end. A signal that the kernel sends at a limit says which one it was.
+fn end_of(end: End, left: Left, mut used: Used, limits: RunLimits) -> Report {
+    let sent = |signal, limit: Option<u64>| matches!(end, End::Signalled(found) if found == signal) && limit.is_some();
+    if sent(Signal::SIGXFSZ, limits.file_size) {
+        used.exceeded = Some(Limit::FileSize);
+    } else if sent(Signal::SIGXCPU, limits.cpu_s) {
+        used.exceeded = Some(Limit::Cpu);
+    }
+    match end {
+        End::Exited(code) => Report::Exited { code, left, used },
+        End::Signalled(signal) => Report::Signalled { signal: i32::from(signal_number(signal)), left, used },
+    }
+}
+
 /// Reaps every orphan of the run until the shell itself ends; passes SIGTERM on to all.
-fn reap_until(shell: Pid, signals: &mut SignalFd) -> Option<Report> {
+fn reap_until(shell: Pid, signals: &mut SignalFd) -> Option<(End, Left)> {
     let mut end = None;
     loop {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == shell => {
-                    end = Some(Report::Exited { code, left: Left::Nobody });
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == shell => {
-                    let signal = i32::from(signal_number(signal));
-                    end = Some(Report::Signalled { signal, left: Left::Nobody });
-                }
+                Ok(WaitStatus::Exited(pid, code)) if pid == shell => end = Some(End::Exited(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == shell => end = Some(End::Signalled(signal)),
                 // Whoever lost its parent is our child, so a childless first process is the last one.
-                Err(nix::Error::ECHILD) => return end,
+                Err(nix::Error::ECHILD) => return end.map(|end| (end, Left::Nobody)),
                 Ok(WaitStatus::StillAlive) => break,
                 _ => {}
             }
         }
-        match end {
-            Some(Report::Exited { code, .. }) => return Some(Report::Exited { code, left: Left::Others }),
-            Some(Report::Signalled { signal, .. }) => return Some(Report::Signalled { signal, left: Left::Others }),
-            _ => {}
+        if let Some(end) = end {
+            return Some((end, Left::Others));
         }
         if let Ok(Some(signal)) = signals.read_signal()
             && i32::try_from(signal.ssi_signo) == Ok(libc::SIGTERM)
@@ -279,9 +384,15 @@ fn signal_number(signal: Signal) -> u8 {
 
 /// What becomes the shell: makes ready, waits for its run, takes its streams, gives up its rights, says what held, and becomes
 /// the shell. Returns why it did not, or nothing when there never was a run.
-fn be_shell(frame: Frame, control: &UnixStream, inlet: OwnedFd, mut made: Vec<Mechanism>) -> Option<NotStarted> {
+fn be_shell(
+    frame: Frame,
+    limits: RunLimits,
+    control: &UnixStream,
+    inlet: OwnedFd,
+    mut made: Vec<Mechanism>,
+) -> Option<NotStarted> {
     let ready = prepare_view(frame).map_err(NotStarted::from).and_then(|(ground, view)| {
-        let (walls, rights) = prepare_walls(frame)?;
+        let (walls, rights) = prepare_walls(frame, limits)?;
         Ok((ground, walls, view, rights))
     });
     let (ground, walls, view, rights) = match ready {
@@ -296,7 +407,7 @@ fn be_shell(frame: Frame, control: &UnixStream, inlet: OwnedFd, mut made: Vec<Me
         Err(error) => return Some(refused(&error)),
     };
     reached(Place::ShellReceived);
-    let view = match finish_view(frame, &ground, &run.spec) {
+    let (view, secrets) = match finish_view(frame, &ground, &run.spec) {
         Ok(view) => view,
         Err(stopped) => return Some(stopped.advised(frame.user)),
     };
@@ -305,7 +416,7 @@ fn be_shell(frame: Frame, control: &UnixStream, inlet: OwnedFd, mut made: Vec<Me
     if let Err(error) = take_streams(&run, frame) {
         return Some(refused(&error));
     }
-    match give_up_rights(frame, walls, &run.spec) {
+    match give_up_rights(frame, walls, &run.spec, &secrets) {
         Ok(rights) => made.extend(rights),
         Err(stopped) => return Some(stopped),
     }

@@ -7,9 +7,12 @@
 //! in it at once, however they hide.
 
 mod advice;
+mod calls;
 mod child;
 mod confine;
 pub mod egress;
+mod files;
+mod groups;
 mod helper;
 mod profile;
 mod protocol;
@@ -19,7 +22,7 @@ mod sys;
 
 pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
-pub use protocol::HelperProgram;
+pub use protocol::{HelperProgram, RunLimits};
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
 };

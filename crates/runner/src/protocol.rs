@@ -13,7 +13,7 @@ use nix::cmsg_space;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use provara_domain::{Mechanism, SpawnFailure};
+use provara_domain::{Limit, Mechanism, SpawnFailure, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -42,6 +42,33 @@ pub(crate) struct Frame {
     /// Whether everything but the workspace is read-only and there is no network.
     pub(crate) confined: bool,
     pub(crate) user: User,
+    pub(crate) limits: RunLimits,
+}
+
+/// How much of the machine a run may use. What is absent is limited by the host alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunLimits {
+    /// Seconds of processor time, of all processes together; a run is stopped for it in time where a control group counts
+    /// it, and each process is in any case.
+    pub cpu_s: Option<u64>,
+    /// Bytes of memory, of all processes together. Where no control group can be made, nothing runs under such a limit.
+    pub memory: Option<u64>,
+    /// Processes at a time; those of all runs together where no control group can be made.
+    pub processes: Option<u64>,
+    /// Open files of each process.
+    pub open_files: Option<u64>,
+    /// Bytes of each file that is written.
+    pub file_size: Option<u64>,
+    /// Bytes of output, both streams together.
+    pub output: Option<u64>,
+}
+
+impl Default for RunLimits {
+    /// What no honest build meets and a fork bomb does.
+    fn default() -> Self {
+        let processes = Some(4096);
+        Self { cpu_s: None, memory: None, processes, open_files: Some(4096), file_size: None, output: None }
+    }
 }
 
 /// Everything else that a run needs, fixed before it is sent.
@@ -74,9 +101,18 @@ pub(crate) enum Report {
     /// The shell was not started.
     Failed { failure: SpawnFailure, message: String, mechanisms: Vec<Mechanism> },
     /// The shell ended by itself.
-    Exited { code: i32, left: Left },
+    Exited { code: i32, left: Left, used: Used },
     /// A signal ended the shell.
-    Signalled { signal: i32, left: Left },
+    Signalled { signal: i32, left: Left, used: Used },
+    /// The supervisor's last word, when no process of the run is left.
+    Ended(Used),
+}
+
+/// What a run used, and which of its limits it met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Used {
+    pub(crate) usage: Usage,
+    pub(crate) exceeded: Option<Limit>,
 }
 
 /// Who of a run is left when its shell has ended.

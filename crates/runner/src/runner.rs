@@ -4,21 +4,26 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::unistd::pipe2;
-use provara_domain::{Claim, Enforced, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp};
+use provara_domain::{
+    Claim, Enforced, Limit, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp, Usage,
+};
 use provara_faults::{Place, reached};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::protocol::{Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, User, sealed};
+use crate::protocol::{
+    Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed,
+};
 use crate::spares::Spares;
 
 /// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
@@ -45,6 +50,8 @@ pub struct RunnerConfig {
     pub environment: Vec<(String, String)>,
     /// The workspace in which the host is probed at start.
     pub workspace: String,
+    /// How much of the machine each run may use.
+    pub limits: RunLimits,
     /// Whether the profile `host` may run as the server's own user, who can reach what the mounts do not cover.
     pub allow_host_same_user: bool,
 }
@@ -173,7 +180,7 @@ impl Runner {
     }
 
     const fn frame(&self, confined: bool) -> Frame {
-        Frame { confined, user: self.user }
+        Frame { confined, user: self.user, limits: self.config.limits }
     }
 
     /// Runs what `claim` permits, in `workspace`, and returns when no process of it is left.
@@ -195,7 +202,7 @@ impl Runner {
         let begun = Instant::now();
         let ended = match self.spec(&claim, workspace) {
             Ok((frame, spec)) => self.execute(frame, &spec, &input, limit, output, control).await?,
-            Err(outcome) => Ended { outcome, mechanisms: Vec::new(), written: [0, 0] },
+            Err(outcome) => Ended::at_once(outcome),
         };
         let [stdout_bytes, stderr_bytes] = ended.written;
         Ok(Ran {
@@ -208,6 +215,7 @@ impl Runner {
             stderr_bytes,
             // The runner hands on bytes as they are; whoever keeps them counts.
             redactions: 0,
+            usage: ended.usage,
         })
     }
 
@@ -284,13 +292,15 @@ impl Runner {
             Err(error) => {
                 let message = format!("could not hand the run over: {error}");
                 let outcome = Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
-                return Ok(Ended { outcome, mechanisms: Vec::new(), written: [0, 0] });
+                return Ok(Ended::at_once(outcome));
             }
         };
         let (stdout, stderr) = (streams.stdout, streams.stderr);
         let (gone, ended) = watch::channel(false);
-        let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone()));
-        let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended));
+        let most = frame.limits.output.unwrap_or(u64::MAX);
+        let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
+        let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
+        let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
         let (reports, mut asks) = streams.control.into_split();
         let mut reports = BufReader::new(reports);
         let mut line = Vec::new();
@@ -318,6 +328,11 @@ impl Runner {
                     // Once nobody can wish anything any more, a closed channel must not spin.
                     listening = changed.is_ok();
                 }
+                () = meter.spent.notified(), if why.is_none() => {
+                    why = Some(Outcome::LimitExceeded { limit: Limit::Output });
+                    let _ = asks.write_all(&[KILL]).await;
+                    until = Instant::now() + PATIENCE;
+                }
                 () = tokio::time::sleep_until(until) => {
                     let ask = if why.is_none() { TERMINATE } else { KILL };
                     why.get_or_insert(Outcome::TimedOut);
@@ -328,8 +343,15 @@ impl Runner {
         }
         gone.send_replace(true);
         let written = [out.await.unwrap_or(0), err.await.unwrap_or(0)];
+        if meter.is_spent() {
+            why.get_or_insert(Outcome::LimitExceeded { limit: Limit::Output });
+        }
+        if let Some(limit) = state.exceeded {
+            why.get_or_insert(Outcome::LimitExceeded { limit });
+        }
+        let usage = if state.begun { state.usage } else { None };
         let outcome = state.outcome(why).ok_or(Lost)?;
-        Ok(Ended { outcome, mechanisms: state.mechanisms, written })
+        Ok(Ended { outcome, mechanisms: state.mechanisms, written, usage })
     }
 
     fn hand_over(&self, frame: Frame, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
@@ -360,6 +382,41 @@ struct Ended {
     outcome: Outcome,
     mechanisms: Vec<Mechanism>,
     written: [u64; 2],
+    usage: Option<Usage>,
+}
+
+impl Ended {
+    /// How a run ended that was never begun.
+    const fn at_once(outcome: Outcome) -> Self {
+        Self { outcome, mechanisms: Vec::new(), written: [0, 0], usage: None }
+    }
+}
+
+/// How many bytes of output a run may still write.
+#[derive(Debug)]
+struct Meter {
+    left: AtomicU64,
+    spent: Notify,
+}
+
+/// What [`Meter::left`] is once more was written than allowed.
+const SPENT: u64 = u64::MAX - 1;
+
+impl Meter {
+    /// Takes `bytes` off; when there are not so many left, says so.
+    fn take(&self, bytes: u64) {
+        let rest = |left: u64| match left {
+            u64::MAX | SPENT => None,
+            left => Some(left.checked_sub(bytes).unwrap_or(SPENT)),
+        };
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok() && self.is_spent() {
+            self.spent.notify_one();
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == SPENT
+    }
 }
 
 /// What was told of a run so far.
@@ -369,6 +426,8 @@ struct Watched {
     mechanisms: Vec<Mechanism>,
     end: Option<Outcome>,
     left: Option<Left>,
+    usage: Option<Usage>,
+    exceeded: Option<Limit>,
 }
 
 impl Watched {
@@ -382,9 +441,22 @@ impl Watched {
                 self.mechanisms = mechanisms;
                 self.end = Some(Outcome::SpawnFailed { failure, message });
             }
-            Report::Exited { code, left } => self.ended(Outcome::Exited { code }, left),
-            Report::Signalled { signal, left } => self.ended(Outcome::Signalled { signal }, left),
+            Report::Exited { code, left, used } => {
+                self.used(used);
+                self.ended(Outcome::Exited { code }, left);
+            }
+            Report::Signalled { signal, left, used } => {
+                self.used(used);
+                self.ended(Outcome::Signalled { signal }, left);
+            }
+            Report::Ended(used) => self.used(used),
         }
+    }
+
+    /// What is told later counts more of the run.
+    fn used(&mut self, used: Used) {
+        self.usage = Some(used.usage);
+        self.exceeded = self.exceeded.or(used.exceeded);
     }
 
     fn ended(&mut self, end: Outcome, left: Left) {
@@ -424,6 +496,7 @@ async fn forward(
     stream: Stream,
     to: mpsc::Sender<Chunk>,
     ended: watch::Receiver<bool>,
+    meter: Arc<Meter>,
 ) -> u64 {
     let mut written = 0;
     let mut buffer = vec![0; CHUNK];
@@ -435,7 +508,9 @@ async fn forward(
         if read == 0 {
             return written;
         }
-        written += u64::try_from(read).unwrap_or(0);
+        let more = u64::try_from(read).unwrap_or(0);
+        written += more;
+        meter.take(more);
         let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
         let _ = to.send(Chunk { stream, bytes }).await;
     }

@@ -463,6 +463,39 @@ pub(crate) struct Enforced<'a> {
     mechanisms: Vec<Mechanism<'a>>,
 }
 
+/// What all processes of a run used of the machine. What the host cannot count is null.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RunUsage)]
+pub(crate) struct Usage {
+    /// Processor time, user and system together.
+    cpu_ms: u64,
+    /// The most memory that the largest process held.
+    largest_process_bytes: u64,
+    /// The most memory that all had together, their private folders included. Counted by a control group alone.
+    #[schema(required)]
+    memory_peak_bytes: Option<u64>,
+    /// What had to be read from disks.
+    disk_read_bytes: u64,
+    /// What had to be written to disks.
+    disk_written_bytes: u64,
+    /// The most processes at a time. Counted by a control group alone.
+    #[schema(required)]
+    processes_peak: Option<u64>,
+}
+
+impl From<provara_domain::Usage> for Usage {
+    fn from(used: provara_domain::Usage) -> Self {
+        Self {
+            cpu_ms: used.cpu_ms,
+            largest_process_bytes: used.largest_process_bytes,
+            memory_peak_bytes: used.memory_peak_bytes,
+            disk_read_bytes: used.disk_read_bytes,
+            disk_written_bytes: used.disk_written_bytes,
+            processes_peak: used.processes_peak,
+        }
+    }
+}
+
 /// An execution. Output is there where one run is looked at, and not in lists.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Run<'a> {
@@ -481,6 +514,9 @@ pub(crate) struct Run<'a> {
     exit_code: Option<i32>,
     #[schema(required)]
     enforced: Option<Enforced<'a>>,
+    /// Null while it runs, where it is lost, and where it never began.
+    #[schema(required)]
+    usage: Option<Usage>,
     /// How many bytes the command wrote, kept or not.
     stdout_bytes: u64,
     /// How many bytes the command wrote, kept or not.
@@ -524,6 +560,7 @@ impl<'a> Run<'a> {
             exit_code: run.outcome.as_ref().and_then(provara_domain::Outcome::exit_code),
             enforced: enforced
                 .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
+            usage: run.usage.map(Usage::from),
             stdout_bytes: run.stdout_bytes,
             stderr_bytes: run.stderr_bytes,
             redactions: run.redactions,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use provara_domain::{
     Actor, Decision, Digest, Enforced, Judgement, Name, Note, Outcome, Plan, PlanId, ProfileChange, Roles, RunId,
-    Status, Timeout, Timestamp, TokenId,
+    Status, Timeout, Timestamp, TokenId, Usage,
 };
 
 /// Where the store lives and how much output it keeps.
@@ -410,6 +410,8 @@ pub struct RunRecord {
     pub outcome: Option<Outcome>,
     /// What held, when that is known.
     pub enforced: Option<Enforced>,
+    /// What it used of the machine, when that is known.
+    pub usage: Option<Usage>,
     /// Bytes written to standard output, kept or not.
     pub stdout_bytes: u64,
     /// Bytes written to standard error, kept or not.

@@ -9,7 +9,8 @@ scenarios!(
     provaras_own_files_are_out_of_reach_in_every_profile,
     sockets_of_the_machine_cannot_be_spoken_to,
     a_socket_in_no_covered_folder_is_guarded_by_its_mode_alone,
-    a_hidden_file_that_is_replaced_during_a_run_is_hidden_by_its_mode_alone,
+    a_hidden_file_that_is_replaced_during_a_run_stays_hidden_where_there_is_landlock,
+    landlock_refuses_what_the_other_walls_let_pass,
     the_servers_process_cannot_be_looked_into,
     namespaces_mounts_and_tracing_are_refused,
     a_workspace_run_writes_nowhere_else_and_speaks_to_nobody,
@@ -126,25 +127,50 @@ async fn a_socket_in_no_covered_folder_is_guarded_by_its_mode_alone() {
     assert_eq!(world.run(&connect).await.code(), Some(1));
 }
 
-/// Wrong, and known: what hides a single file is bound to that file. When the server's user puts a new one in its place
-/// while a command runs, the kernel takes the cover away with the old one, and the file's mode is all that is left. Folders
-/// do not have this fault, and what the server itself rewrites lies in the runtime folder.
-async fn a_hidden_file_that_is_replaced_during_a_run_is_hidden_by_its_mode_alone() {
+/// What hides a single file is bound to that file. When the server's user puts a new one in its place while a command runs,
+/// the kernel takes the cover away with the old one. Landlock refuses the new one: it was not there to be granted. Wrong, and
+/// known: `host` has no Landlock, and the file's mode is all that is left. What the server itself rewrites lies in the runtime
+/// folder, and folders do not have this fault.
+async fn a_hidden_file_that_is_replaced_during_a_run_stays_hidden_where_there_is_landlock() {
     let world = World::new().await;
     if world.root.path().starts_with("/tmp") {
         return eprintln!("skipped: needs a folder outside /tmp");
     }
-    let settings = world.path("settings");
-    let (_handle, control) = control();
-    let command = format!("touch up; until grep -q secret {settings}; do :; done; echo seen");
-    let claim = world.claim(&command, "workspace", &world.path("workspace"), 10);
-    let replace = async {
-        wait_until("the command's start", || Path::new(&world.path("workspace/up")).exists()).await;
-        fs::write(world.path("new"), "secret-settings").unwrap();
-        fs::rename(world.path("new"), &settings).unwrap();
-    };
-    let (done, ()) = tokio::join!(world.run_claim(claim, control), replace);
-    assert_eq!((done.code(), done.stdout.as_str()), (Some(0), "seen\n"));
+    let (settings, up, go) = (world.path("settings"), world.path("workspace/up"), world.path("workspace/go"));
+    for (profile, expected) in [("workspace", (Some(2), "")), ("host", (Some(0), "secret-settings"))] {
+        let (_handle, control) = control();
+        let command = format!("touch up; until test -e go; do :; done; rm up go; grep secret {settings}");
+        let claim = world.claim(&command, profile, &world.path("workspace"), 20);
+        let replace = async {
+            wait_until("the command's start", || Path::new(&up).exists()).await;
+            fs::write(world.path("new"), "secret-settings").unwrap();
+            fs::rename(world.path("new"), &settings).unwrap();
+            fs::write(&go, "").unwrap();
+        };
+        let (done, ()) = tokio::join!(world.run_claim(claim, control), replace);
+        assert_eq!((done.code(), done.stdout.trim()), expected, "{profile}: {}", done.stderr);
+        assert_eq!(held(&done.ran, "landlock"), profile == "workspace");
+    }
+}
+
+/// Not the mounts and not the network's namespace: what Landlock alone refuses.
+async fn landlock_refuses_what_the_other_walls_let_pass() {
+    let world = World::new().await;
+    // In a network of its own where nothing is up, a command could still listen at any address.
+    let listen = "import socket; socket.socket().bind((\"0.0.0.0\", 0))";
+    let call = "import socket; socket.socket(socket.AF_INET6).connect((\"::1\", 9))";
+    for act in [listen, call] {
+        let done = world.run(&format!("/usr/bin/python3 -c '{act}'")).await;
+        assert!(done.code() == Some(1) && done.stderr.contains("PermissionError"), "{act}: {done:?}");
+        assert!(held(&done.ran, "landlock"));
+    }
+    // The run's first process listens for SIGTERM, and under an ordinary server it is the command's own user's.
+    let done = world.run("kill -TERM 1; echo $?; kill -TERM $$; echo after").await;
+    assert_eq!(done.stdout, "1\n", "{done:?}");
+    assert_eq!(done.ran.outcome, Outcome::Signalled { signal: libc::SIGTERM });
+    // Names of folders are no secret; what lies in them is read where nothing below is one.
+    let done = world.run("ls / > /dev/null && ls /etc > /dev/null && cat /etc/passwd | head -c 4").await;
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(0), "root"), "{done:?}");
 }
 
 async fn the_servers_process_cannot_be_looked_into() {

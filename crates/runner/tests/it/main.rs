@@ -8,13 +8,17 @@
     reason = "tests fail loudly, and a skip says why"
 )]
 
+mod calls;
 mod children;
 mod confinement;
 mod deaths;
 mod egress;
+mod escapes;
 mod folders;
 mod fuzz;
 mod kernel;
+mod limits;
+mod programs;
 mod refusals;
 mod shells;
 mod spares;

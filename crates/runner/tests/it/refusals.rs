@@ -113,7 +113,7 @@ fn stricter_limits_of_the_operators_hold_and_are_told() {
         let done = world.run("ulimit -Hn; ulimit -Hu").await;
         assert_eq!((done.code(), done.stdout.as_str()), (Some(0), "500\n60\n"), "{done:?}");
         let limits = done.ran.enforced.mechanisms.iter().find(|known| known.name == "rlimits").unwrap();
-        assert_eq!(limits.detail, "core 0, open files 500, processes 60");
+        assert_eq!(limits.detail, "no core dumps, open files 500, processes 60");
         // A fork bomb runs into it, ends at its time-out, and leaves the machine as it was.
         let mark = marked(3301);
         let bomb = format!("b() {{ sleep {mark} & b & b & wait; }}; b 2> /dev/null; exec sleep {mark}");

@@ -13,6 +13,7 @@ pub(crate) use provara_domain::{Claim, Outcome, Plan, Ran, Shell, SpawnFailure, 
 use provara_domain::{
     CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, ResourceLimits, RunId, Timeout, WorkingDir,
 };
+pub(crate) use provara_runner::RunLimits;
 pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
 use provara_runner::{HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
@@ -174,6 +175,14 @@ impl World {
     }
 
     pub(crate) async fn with(same_user: SameUser) -> Self {
+        Self::made(same_user, RunLimits::default()).await
+    }
+
+    pub(crate) async fn limited(limits: RunLimits) -> Self {
+        Self::made(SameUser::Allowed, limits).await
+    }
+
+    async fn made(same_user: SameUser, limits: RunLimits) -> Self {
         let folder = std::env::var_os("PROVARA_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
         let root = tempfile::tempdir_in(folder).unwrap();
         // The user that commands run as has to get through to the workspace, as it would in an installation.
@@ -196,6 +205,7 @@ impl World {
             helper: HelperProgram { program: helper_program(), arguments: vec![], opened: None },
             environment: vec![("LANG".into(), "C.UTF-8".into())],
             workspace: workspace.to_str().unwrap().to_owned(),
+            limits,
             allow_host_same_user: same_user == SameUser::Allowed,
         })
         .await

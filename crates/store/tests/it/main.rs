@@ -264,6 +264,7 @@ fn ran(run: RunId, stdout_bytes: u64) -> Ran {
         stdout_bytes,
         stderr_bytes: 0,
         redactions: stdout_bytes,
+        usage: Some(Usage { cpu_ms: 3, memory_peak_bytes: Some(5_000_000), ..Usage::default() }),
     }
 }
 

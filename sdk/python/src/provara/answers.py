@@ -121,6 +121,7 @@ class Run(TypedDict, total=False):
     outcome: dict[str, Any] | None
     exit_code: int | None
     enforced: Any
+    usage: dict[str, int | None] | None
     stdout_bytes: int
     stderr_bytes: int
     redactions: int
