@@ -335,7 +335,6 @@ TimeoutStartSec=60
 TimeoutStopSec=30
 KillMode=mixed
 Delegate=yes
-DelegateSubgroup=server
 OOMPolicy=continue
 LimitNOFILE=65536
 LimitCORE=1
