@@ -13,6 +13,7 @@ mod confine;
 mod files;
 mod groups;
 mod helper;
+mod probe;
 mod protocol;
 mod runner;
 mod spares;
