@@ -50,6 +50,16 @@ impl Delegated {
     }
 }
 
+impl Delegated {
+    /// Removes the groups that a dead supervisor of this helper has left.
+    pub(crate) fn remove_of(&self, supervisor: Pid) {
+        let name = format!("{PREFIX}{}-{supervisor}", std::process::id());
+        for (_, at) in [&self.memory, &self.processes, &self.cpu].into_iter().flatten() {
+            let _ = fs::remove_dir(at.join(&name));
+        }
+    }
+}
+
 /// Returns where groups for `controller` would be made.
 fn place_of(controller: &str, own: &str, mounts: &str) -> Option<(Version, PathBuf)> {
     let mut two = None;

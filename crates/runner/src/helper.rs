@@ -76,7 +76,12 @@ pub fn helper_main() -> ExitCode {
             // A malformed request is the server's fault and one run's loss; its control stream is closed by now.
             Err(_) => {}
         }
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
+            && let Some(supervisor) = status.pid()
+        {
+            // It has done so itself, unless it was killed.
+            delegated.remove_of(supervisor);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod egress;
 mod files;
 mod groups;
 mod helper;
+mod probe;
 mod profile;
 mod protocol;
 mod runner;

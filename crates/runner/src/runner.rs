@@ -21,6 +21,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::probe;
 use crate::protocol::{
     Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed,
 };
@@ -137,6 +138,8 @@ pub struct Runner {
     user: User,
     spares: Mutex<Spares>,
     host: HostReport,
+    /// What the trial run managed, although it was confined.
+    breach: Option<String>,
 }
 
 impl Runner {
@@ -148,7 +151,7 @@ impl Runner {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
         let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
-        let mut runner = Self { config, user, spares, host };
+        let mut runner = Self { config, user, spares, host, breach: None };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -222,6 +225,9 @@ impl Runner {
     fn spec(&self, claim: &Claim, workspace: &str) -> Result<(Frame, Spec), Outcome> {
         let plan = claim.plan();
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
+        if let Some(message) = self.breach.clone() {
+            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message });
+        }
         let confined = match claim.profile().as_str() {
             ProfileName::WORKSPACE => true,
             ProfileName::HOST if self.user.from_root || self.config.allow_host_same_user => false,
@@ -260,14 +266,26 @@ impl Runner {
         Spec { arguments, environment, workspace, cwd, hidden }
     }
 
-    /// Runs `true` under the default profile: what is reported is what held, not what a version number promises.
+    /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
+    /// promises.
     async fn probe(&mut self) {
-        let arguments = ["/bin/sh", "-c", "true"].map(str::to_owned).to_vec();
+        let mut arguments = ["/bin/sh", "-c", probe::SCRIPT, "sh"].map(str::to_owned).to_vec();
+        arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
         let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "");
         let (sender, _) = mpsc::channel(1);
         let (_, control) = control();
         match self.execute(self.frame(true), &spec, &[], Duration::from_secs(10), sender, control).await {
             Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => self.host.mechanisms = mechanisms,
+            Ok(Ended { outcome: Outcome::Exited { code }, mechanisms, .. }) => {
+                let act = probe::managed(code).unwrap_or("not run a trial script");
+                let problem = format!(
+                    "a trial command could {act}, though it was confined; nothing is run until `provara doctor` finds \
+                     this host sound: try another kernel, and report it"
+                );
+                self.host.mechanisms = mechanisms;
+                self.host.problem = Some(problem.clone());
+                self.breach = Some(problem);
+            }
             Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
                 self.host.mechanisms = mechanisms;
                 self.host.problem = Some(message);

@@ -174,10 +174,10 @@ async fn no_group_is_left_behind() {
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                         folders.push(entry.path());
                         let name = entry.file_name().to_string_lossy().into_owned();
-                        // Of helpers that are gone; another test's are its own.
-                        let helper = name.strip_prefix("provara-").and_then(|rest| rest.split_once('-'));
-                        let gone = |pid: &str| !Path::new(&format!("/proc/{pid}")).exists();
-                        if helper.is_some_and(|(pid, _)| gone(pid)) {
+                        // Of this test's helper alone: others may be killed by their tests just now.
+                        let helper =
+                            name.strip_prefix("provara-").and_then(|rest| rest.split_once('-')?.0.parse().ok());
+                        if helper.and_then(parent) == i32::try_from(std::process::id()).ok() {
                             found.push(entry.path());
                         }
                     }
@@ -190,7 +190,9 @@ async fn no_group_is_left_behind() {
     for command in ["true", "sleep 300 & disown", "kill -9 $$"] {
         let _ = world.run(command).await;
     }
+    let made = helper_groups();
+    assert_eq!(made.is_empty(), !grouped(&world));
     world.runner.shutdown().await;
     drop(world);
-    wait_until("the end of every group", || helper_groups().is_empty()).await;
+    wait_until("the end of every group", || made.iter().all(|group| !group.exists())).await;
 }
