@@ -44,10 +44,12 @@ async fn the_helpers_death_leaves_its_runs_alone_and_the_next_gets_a_new_one() {
     let world = World::new().await;
     let old = helper();
     let (_handle, control) = control();
-    let claim =
-        world.claim("until [ -e go ]; do :; done; echo went; exit 6", "workspace", &world.path("workspace"), 60);
+    // Known by a mark: another test's command may wait for a file of the same name.
+    let mark = marked(3210);
+    let command = format!("until [ -e go ]; do : {mark}; done; echo went; exit 6");
+    let claim = world.claim(&command, "workspace", &world.path("workspace"), 60);
     let kill_it = async {
-        wait_until("the command's start", || alive("until [ -e go ]")).await;
+        wait_until("the command's start", || alive(&format!(": {mark}"))).await;
         end(old);
         wait_until("the helper's end", || zombie(old)).await;
         // While the first run goes on: nobody may be left who holds the dead helper's socket open.
