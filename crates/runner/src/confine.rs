@@ -18,7 +18,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstatat};
-use provara_domain::Mechanism;
+use provara_domain::{CREDENTIALS, Mechanism};
 
 use crate::child::{FOLDER, NotStarted, unusable};
 use crate::protocol::{Frame, Spec, User};
@@ -28,30 +28,6 @@ use crate::sys;
 const PRIVATE_TMP: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Where services listen on sockets. Landlock does not govern connecting to those.
 const SERVICE_SOCKETS: [&str; 2] = ["/run", "/var/run"];
-/// Below every home folder.
-const CREDENTIALS: [&str; 20] = [
-    ".ssh",
-    ".aws",
-    ".azure",
-    ".config",
-    ".docker",
-    ".gnupg",
-    ".kube",
-    ".netrc",
-    ".git-credentials",
-    ".npmrc",
-    ".pypirc",
-    ".password-store",
-    ".cargo/credentials.toml",
-    ".claude",
-    ".codex",
-    ".gem/credentials",
-    ".local/share/keyrings",
-    ".mozilla",
-    ".pgpass",
-    ".vault-token",
-];
-
 /// One step that failed, in words for the operator.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -345,6 +321,7 @@ fn credentials(workspace: &Path) -> Vec<PathBuf> {
 /// Looks from the home itself: most homes of services do not exist, and the way to one is walked once.
 fn credentials_in(home: &Path) -> Vec<PathBuf> {
     let Ok(folder) = open(home, FOLDER, Mode::empty()) else { return Vec::new() };
-    let is_there = |name: &&&str| fstatat(&folder, **name, AtFlags::empty()).is_ok();
-    CREDENTIALS.iter().filter(is_there).map(|name| home.join(name)).collect()
+    let is_there = |name: &&str| fstatat(&folder, *name, AtFlags::empty()).is_ok();
+    let names = CREDENTIALS.iter().filter_map(|path| path.strip_prefix("~/"));
+    names.filter(is_there).map(|name| home.join(name)).collect()
 }
