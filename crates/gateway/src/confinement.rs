@@ -40,10 +40,9 @@ pub struct LoadedProfile<'a> {
 impl Gateway {
     /// Returns every profile that is loaded, by name.
     pub fn profiles(&self) -> impl Iterator<Item = LoadedProfile<'_>> {
-        self.inner.config.profiles.iter().map(|profile| LoadedProfile {
-            profile,
-            sha256: canonical::profile_digest(profile),
-            canonical: canonical::profile(profile),
+        self.inner.config.profiles.iter().map(|profile| {
+            let canonical = canonical::profile(profile);
+            LoadedProfile { profile, sha256: canonical::sha256(&canonical), canonical }
         })
     }
 

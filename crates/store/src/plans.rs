@@ -7,7 +7,7 @@ use provara_domain::{
     Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params, params_from_iter};
+use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
 
 use crate::denials::{self, Denials};
 use crate::idempotency::{recall, remember};
@@ -736,7 +736,11 @@ fn has_successor(conn: &Connection, id: &PlanId) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached("SELECT 1 FROM plans WHERE origin = ?1")?.exists([id.as_str()])?)
 }
 
-pub(crate) fn by_key(conn: &Connection, key: &'static str, value: &str) -> Result<Option<PlanRecord>, StoreError> {
+pub(crate) fn by_key(
+    conn: &Connection,
+    key: &'static str,
+    value: impl ToSql,
+) -> Result<Option<PlanRecord>, StoreError> {
     let columns = codec::PLAN_COLUMNS;
     let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE {key} = ?1"))?;
     let mut rows = query.query([value])?;
@@ -759,10 +763,7 @@ fn visible(
 
 /// Returns one plan by its place in the order of arrival.
 pub(crate) fn by_seq(conn: &Connection, seq: u64) -> Result<PlanRecord, StoreError> {
-    let columns = codec::PLAN_COLUMNS;
-    let mut query = conn.prepare_cached(&format!("SELECT {columns} FROM plans WHERE seq = ?1"))?;
-    let mut rows = query.query([signed(seq)])?;
-    rows.next()?.map(codec::plan_record).transpose()?.ok_or(StoreError::Corrupt { what: "plan" })
+    by_key(conn, "seq", signed(seq))?.ok_or(StoreError::Corrupt { what: "plan" })
 }
 
 /// Returns place and revision of each plan of a list: one index range a status, merged. However long the queue is, at most
