@@ -117,14 +117,7 @@ async fn an_added_workspace_is_used_and_the_others_stay_read_only() {
 #[test]
 fn credentials_are_hidden_wherever_a_home_lies() {
     const ME: &str = "it::folders::credentials_are_hidden_wherever_a_home_lies";
-    if !is_root() {
-        eprintln!("skipped: a home of the test's own needs a mount over /etc/passwd");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    play(async {
+    as_root(ME, "a home of the test's own needs a mount over /etc/passwd", async {
         let world = World::new().await;
         let home = world.path("home");
         fs::create_dir_all(format!("{home}/.ssh")).unwrap();
@@ -150,14 +143,7 @@ fn credentials_are_hidden_wherever_a_home_lies() {
 #[test]
 fn mounts_below_a_workspace_keep_what_the_operator_made_of_them() {
     const ME: &str = "it::folders::mounts_below_a_workspace_keep_what_the_operator_made_of_them";
-    if !is_root() {
-        eprintln!("skipped: mounts need root");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    play(async {
+    as_root(ME, "mounts need root", async {
         let world = World::new().await;
         for (name, mode) in [("sealed", "ro"), ("open", "rw")] {
             let at = world.path(&format!("workspace/{name}"));

@@ -90,15 +90,11 @@ fn a_count_of_no_user_namespaces_is_named_as_the_reason() {
 #[test]
 fn a_root_server_in_a_container_is_told_what_the_container_needs() {
     const ME: &str = "it::refusals::a_root_server_in_a_container_is_told_what_the_container_needs";
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    forbid_namespaces(libc::CLONE_NEWNS);
-    play(is_refused("make mount, process, IPC and network namespaces", &["--cap-add SYS_ADMIN", "seccomp=unconfined"]));
+    as_root(ME, "needs root", async {
+        forbid_namespaces(libc::CLONE_NEWNS);
+        is_refused("make mount, process, IPC and network namespaces", &["--cap-add SYS_ADMIN", "seccomp=unconfined"])
+            .await;
+    });
 }
 
 #[test]

@@ -32,18 +32,12 @@ async fn each_shell_reads_the_command_as_its_word() {
 #[test]
 fn pwsh_gets_the_command_as_one_word_and_its_input() {
     const ME: &str = "it::shells::pwsh_gets_the_command_as_one_word_and_its_input";
-    if !is_root() {
-        eprintln!("skipped: the stand-in's mount needs root");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "none", "/usr/local/bin"]).status();
-    assert!(mounted.unwrap().success());
-    fs::write("/usr/local/bin/pwsh", "#!/bin/sh\nprintf '<%s>' \"$0\" \"$@\"; cat; echo err >&2; exit 9\n").unwrap();
-    fs::set_permissions("/usr/local/bin/pwsh", fs::Permissions::from_mode(0o755)).unwrap();
-    play(async {
+    as_root(ME, "the stand-in's mount needs root", async {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "none", "/usr/local/bin"]).status();
+        assert!(mounted.unwrap().success());
+        fs::write("/usr/local/bin/pwsh", "#!/bin/sh\nprintf '<%s>' \"$0\" \"$@\"; cat; echo err >&2; exit 9\n")
+            .unwrap();
+        fs::set_permissions("/usr/local/bin/pwsh", fs::Permissions::from_mode(0o755)).unwrap();
         let world = World::new().await;
         let command = "Write-Output \"a 'b'\" | % { $_ }; # ; rm -rf \\";
         let mut plan = world.plan(command);

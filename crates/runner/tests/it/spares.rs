@@ -81,14 +81,7 @@ async fn what_is_made_after_a_spare_is_hidden_all_the_same() {
 #[test]
 fn a_credential_folder_made_after_a_spare_is_hidden() {
     const ME: &str = "it::spares::a_credential_folder_made_after_a_spare_is_hidden";
-    if !is_root() {
-        eprintln!("skipped: a home of the test's own needs a mount over /etc/passwd");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    play(async {
+    as_root(ME, "a home of the test's own needs a mount over /etc/passwd", async {
         let home = "/srv/home";
         fs::create_dir_all(home).unwrap();
         let users = fs::read_to_string("/etc/passwd").unwrap() + &format!("svc:x:4242:4242::{home}:/bin/sh\n");
@@ -110,14 +103,7 @@ fn a_credential_folder_made_after_a_spare_is_hidden() {
 #[test]
 fn a_change_of_the_machines_mounts_discards_what_stood_ready() {
     const ME: &str = "it::spares::a_change_of_the_machines_mounts_discards_what_stood_ready";
-    if !is_root() {
-        eprintln!("skipped: mounts need root");
-        return;
-    }
-    if !is_again() {
-        return again(ME, &[], As::Root);
-    }
-    play(async {
+    as_root(ME, "mounts need root", async {
         let world = World::new().await;
         let folder = world.path("covered");
         fs::create_dir(&folder).unwrap();

@@ -30,7 +30,8 @@ macro_rules! scenarios {
             #[test]
             fn as_root() {
                 let me = concat!(module_path!(), "::as_root");
-                crate::support::as_root(me, super::$name());
+                let why = "only root can be a root server; the same scenario runs as this user";
+                crate::support::as_root(me, why, super::$name());
             }
 
             #[test]
@@ -51,11 +52,12 @@ pub(crate) fn play(scenario: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
 }
 
-pub(crate) fn as_root(me: &str, scenario: impl Future<Output = ()>) {
+/// Plays a scenario again in a process of its own, or says `why` only root can.
+pub(crate) fn as_root(me: &str, why: &str, scenario: impl Future<Output = ()>) {
     match (is_root(), is_again()) {
         (true, true) => play(scenario),
         (true, false) => again(me, &[], As::Root),
-        (false, _) => eprintln!("skipped: only root can be a root server; the same scenario runs as this user"),
+        (false, _) => eprintln!("skipped: {why}"),
     }
 }
 
