@@ -4,13 +4,20 @@
 //! opaque text is never allowed. Deny rules still look at all of it. Nothing here makes a verdict milder than another
 //! part made it.
 
+mod facts;
 mod judge;
+mod knowledge;
 mod load;
 mod matching;
+mod naming;
+mod pass;
+mod pattern;
+mod places;
 pub mod reader;
 mod rule;
-mod unwrap;
 
+pub use facts::{Effect, Fact, Scope};
 pub use judge::{Demands, Explanation, Policy, ReadCommand, Request, Strictness, Tried};
+pub use knowledge::{Knowledge, KnowledgeError};
 pub use load::{PolicyErrors, RuleError, RuleFile};
 pub use rule::{Examples, Rule};

@@ -36,6 +36,18 @@ pub struct Command {
     pub pipeline: usize,
 }
 
+/// How sure it is that a word is what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Certainty {
+    /// It is exactly that.
+    #[default]
+    Sure,
+    /// It is that, or something else that stands elsewhere in the text.
+    Perhaps,
+    /// Some of it is filled in when it runs.
+    Unknown,
+}
+
 /// One word after the program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Word {
@@ -43,6 +55,8 @@ pub struct Word {
     pub text: String,
     /// Whether the shell would match it against names of files.
     pub glob: bool,
+    /// Whether it is known now.
+    pub certainty: Certainty,
     /// The bytes that spell it.
     pub span: Span0,
 }

@@ -1,6 +1,6 @@
 //! The reader of bash and POSIX sh.
 
-use super::{Builder, Cursor, Reading, Redirection, Span0, Word, begin};
+use super::{Builder, Certainty, Cursor, Reading, Redirection, Span0, Word, begin};
 
 const SUBSTITUTION: &str = "runs another command and puts its output here";
 const EXPANSION: &str = "is filled in when it runs, so its value is not known now";
@@ -170,7 +170,7 @@ fn word(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, depth: u32) -> Read 
             }
         }
     }
-    Read { word: Word { text, glob, span: Span0 { start, end: cursor.here() } }, quoted }
+    Read { word: Word { text, glob, certainty: Certainty::Sure, span: Span0 { start, end: cursor.here() } }, quoted }
 }
 
 fn single(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, opened: usize, text: &mut String) {
