@@ -112,6 +112,9 @@ impl<'p> Pass<'p> {
         if reading.too_deep {
             self.deny_limit("nests commands deeper than is read", env.outer);
         }
+        for (span, text) in &reading.texts {
+            self.raw(text, Shell::Pwsh, env.outer.or(Some(*span)));
+        }
         let mut pipeline = 0;
         for command in &reading.commands {
             if self.is_spent() {
@@ -143,7 +146,7 @@ impl<'p> Pass<'p> {
         let mut facts = redirected(command, scopes, span);
         let program = policy.knowledge().program(&name, env.shell);
         let usage = match program {
-            Some(program) => apply(program, &command.args, span, scopes),
+            Some(program) => apply(program, &command.args, &command.input, span, scopes),
             None => unknown_use(command, scopes),
         };
         self.spend(u64::try_from(command.args.len()).unwrap_or(0));
@@ -255,8 +258,7 @@ impl<'p> Pass<'p> {
             _ => None,
         };
         if let Some(shell) = shell {
-            // `^` is the escape of cmd.
-            let text = if language == Language::Cmd { code.text.replace('^', "") } else { code.text.clone() };
+            let text = if language == Language::Cmd { reader::pwsh::of_cmd(&code.text) } else { code.text.clone() };
             return ran.push(Ran::Script(text, shell, args));
         }
         let found = code::scan(&code.text, language);

@@ -205,7 +205,7 @@ impl<'p> Pass<'p> {
             Certainty::Perhaps => self.opaque("is a program whose name may be another when it runs", here),
             Certainty::Sure => {}
         }
-        let command = Command { program: program.text.clone(), args: args.to_vec(), redirections, assignments, span, pipeline: 0 };
+        let command = Command { program: program.text.clone(), args: args.to_vec(), redirections, assignments, span, ..Command::default() };
         if program.glob {
             self.opaque("is a pattern of file names where the program's name belongs", here);
             return self.any_program(&command, env, &input);
@@ -698,7 +698,7 @@ impl Building {
     fn end(&mut self, next: Certainty) {
         if self.begun {
             let (text, certainty) = (std::mem::take(&mut self.text), self.certainty);
-            self.done.push(Word { text, glob: self.glob, certainty, span: self.span });
+            self.done.push(Word { text, glob: self.glob, certainty, span: self.span, items: Vec::new() });
         }
         self.text.clear();
         self.begun = false;

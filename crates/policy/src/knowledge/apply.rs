@@ -1,5 +1,7 @@
 //! Arguments read by what is known of their program.
 
+mod parameters;
+
 use provara_domain::Span;
 
 use super::{Form, Grammar, Language, Operand, Opt, Program, Role, Stdin, Style, Unlisted};
@@ -49,8 +51,8 @@ pub(crate) struct Scopes<'a> {
     pub(crate) place: &'a Place<'a>,
 }
 
-/// Returns what `program` does with `args`; `own` is where its name stands.
-pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], own: Span, scopes: Scopes<'_>) -> Use<'k> {
+/// Returns what `program` does with `args` and with the `input` that binds to parameters; `own` is where its name stands.
+pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], input: &[Word], own: Span, scopes: Scopes<'_>) -> Use<'k> {
     let mut reading = Reading {
         style: program.style,
         chain: vec![&program.grammar],
@@ -60,7 +62,10 @@ pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], own: Span, scopes: 
         rest: None,
         usage: Use::default(),
     };
-    reading.words(program, args);
+    match program.style {
+        Style::Powershell => reading.bind(program, args, input),
+        _ => reading.words(program, args),
+    }
     reading.finish(args, own, scopes)
 }
 
