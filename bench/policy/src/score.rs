@@ -157,7 +157,6 @@ fn percent(part: usize, whole: usize) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail loudly")]
 mod tests {
     use provara_policy::Strictness;
 
