@@ -33,6 +33,14 @@ pub(crate) async fn texts(gateway: &Gateway, run: &RunRecord) -> Result<Texts, P
 }
 
 async fn text(gateway: &Gateway, run: &RunRecord, stream: Stream) -> Result<(String, bool), Problem> {
+    let written = match stream {
+        Stream::Stdout => run.stdout_bytes,
+        Stream::Stderr => run.stderr_bytes,
+    };
+    // A run without an outcome is counted nowhere and may have written all the same.
+    if run.outcome.is_some() && written == 0 {
+        return Ok((String::new(), false));
+    }
     let page = gateway.output(&run.id, stream, 0, IN_JSON).await?;
     let held = u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
     Ok((String::from_utf8_lossy(&page.bytes).into_owned(), page.total > held))
