@@ -7,14 +7,17 @@
 //! in it at once, however they hide.
 
 mod advice;
+mod binding;
 mod child;
 mod confine;
 mod helper;
 mod protocol;
 mod runner;
+mod seal;
 mod spares;
 mod sys;
 
+pub use binding::{Site, Unmeasured, profile_sha256};
 pub use helper::helper_main;
 pub use protocol::HelperProgram;
 pub use runner::{

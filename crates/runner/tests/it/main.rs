@@ -8,6 +8,7 @@
     reason = "tests fail loudly, and a skip says why"
 )]
 
+mod binding;
 mod children;
 mod confinement;
 mod deaths;
