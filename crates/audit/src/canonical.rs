@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    Actor, Decision, Digest, EnvName, Event, EventBody, EventId, Name, Plan, PlanId, PlanKind, ProfileName, Shell,
-    Timestamp, Verdict,
+    Actor, Binding, Decision, Digest, EnvName, Event, EventBody, EventId, Name, Plan, PlanId, PlanKind, ProfileName,
+    Shell, Timestamp, Verdict,
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -54,6 +54,11 @@ pub fn decision(decision: &Decision) -> Vec<u8> {
 /// Returns the digest of a decision's canonical form.
 pub fn decision_digest(it: &Decision) -> Digest {
     sha256(&decision(it))
+}
+
+/// Returns the digest of a binding's canonical form.
+pub fn binding_digest(it: &Binding) -> Digest {
+    sha256(&bytes_of(&json!(it)))
 }
 
 /// Returns the canonical form of an event: a leaf of the tree.
@@ -160,6 +165,7 @@ fn body(body: &EventBody) -> BodyForm<'_> {
         EventBody::PlanRejudged { verdict, rules, policy } => {
             json!({ "verdict": verdict, "rules": rules, "policy": policy })
         }
+        EventBody::PlanRemeasured { binding } => json!({ "binding": binding }),
         EventBody::PlanDecided { decision, decision_digest, policy } => json!({
             "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,
         }),

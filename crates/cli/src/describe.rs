@@ -50,6 +50,9 @@ impl Page<'_> {
         self.quote(&visible(text(plan, "command")))?;
         self.environment(plan.get("env"))?;
         self.input(plan.get("stdin_b64").and_then(Value::as_str))?;
+        if let Some(binding) = plan.get("binding") {
+            self.binding(binding, text(plan, "state"))?;
+        }
         if !text(plan, "note").is_empty() {
             writeln!(self.out, "the agent says (its words; nobody checked them)")?;
             self.quote(&visible(text(plan, "note")))?;
@@ -109,6 +112,39 @@ impl Page<'_> {
                 self.quote(&visible(encoded))
             }
         }
+    }
+
+    /// Tells each script that the command names, with its text, and once what is never bound.
+    fn binding(&mut self, binding: &Value, state: &str) -> io::Result<()> {
+        if binding.is_null() {
+            let pending = state == "pending";
+            return if pending {
+                writeln!(self.out, "binding   nothing could be measured; nothing is bound")
+            } else {
+                Ok(())
+            };
+        }
+        self.field("binding", text(binding, "digest"))?;
+        let Some(scripts) = binding.get("scripts").and_then(Value::as_array).filter(|all| !all.is_empty()) else {
+            return Ok(());
+        };
+        for script in scripts {
+            let (named, how) = (visible_line(text(script, "named")), visible_line(text(script, "how")));
+            if text(script, "state") != "bound" {
+                writeln!(self.out, "script    {named} ({how}) NOT BOUND: {}", visible_line(text(script, "why")))?;
+                continue;
+            }
+            let size = script.get("size").map(ToString::to_string).unwrap_or_default();
+            writeln!(self.out, "script    {named} ({how}), {size} bytes, bound")?;
+            writeln!(self.out, "  is      {}", visible_line(text(script, "path")))?;
+            writeln!(self.out, "  sha256  {}", visible_line(text(script, "sha256")))?;
+            match (script.get("content").and_then(Value::as_str), text(script, "content_kind")) {
+                (Some(content), _) => self.quote(&visible(content.strip_suffix('\n').unwrap_or(content)))?,
+                (None, "too_long") => writeln!(self.out, "  not shown: it is longer than is shown here")?,
+                (None, _) => writeln!(self.out, "  not shown: it is no text")?,
+            }
+        }
+        writeln!(self.out, "          what these scripts read or run in their turn is not bound")
     }
 
     fn decision(&mut self, decision: &Value) -> io::Result<()> {

@@ -69,7 +69,9 @@ impl Failure {
             (404, "not_found", _) => Some("`provara history` lists the plans that you may see"),
             (409, _, "expired") => Some("`provara reopen ID` lets it wait again, as a new plan"),
             (409, "plan_not_pending", _) => Some("`provara show ID` tells what became of it"),
-            (409, "digest_mismatch" | "judgement_changed", _) => Some("look again with `provara show ID`, then decide"),
+            (409, "digest_mismatch" | "judgement_changed" | "binding_changed", _) => {
+                Some("look again with `provara show ID`, then decide")
+            }
             (422, ..) => Some("the command's --help names what it takes"),
             (429, ..) => Some("wait a little; `provara pending` shows what fills the queue"),
             _ => None,

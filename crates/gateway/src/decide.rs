@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use provara_audit::canonical;
 use provara_domain::{
-    Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Name, Nonce, Note, PlanId,
-    Principal, ProfileName, Role, RunId, Status, Timeout, Verdict,
+    Binding, Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Measured, Name,
+    Nonce, Note, PlanId, Principal, ProfileName, Role, RunId, Status, Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
+use provara_runner::profile_sha256;
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
 
 use crate::gateway::{Gateway, Inner};
@@ -19,6 +20,8 @@ use crate::worker::Room;
 pub struct Approval {
     /// The digest of what they saw; refused if the plan has another.
     pub digest: Option<Digest>,
+    /// The digest of the binding that they saw; refused if the plan has another.
+    pub binding: Option<Digest>,
     /// Why.
     pub reason: Option<String>,
     /// Another confinement than the plan asks for.
@@ -68,6 +71,14 @@ pub enum DecideError {
     #[error("policy judges this plan more strictly than when it was shown; look at the new judgement and decide again")]
     JudgementChanged {
         /// The plan with its new judgement.
+        record: Box<PlanRecord>,
+    },
+    /// What would run is not what the approver was shown. The plan stays pending with the new measurement.
+    #[error("what this command would run has changed since it was shown; look at the plan again and decide anew")]
+    BindingChanged {
+        /// What was shown, where that is known.
+        shown: Option<Box<Measured>>,
+        /// The plan with its new measurement.
         record: Box<PlanRecord>,
     },
     /// Policy denies it now.
@@ -140,7 +151,9 @@ impl Gateway {
             return Err(DecideError::Profile(profile));
         }
         let judgement = inner.judge_again(who, &shown).await?;
-        let decision = inner.decision(who, &shown, DecisionKind::Approve, profile);
+        let binding = inner.measure_again(who, &shown, approval.binding.as_ref()).await?;
+        let binding = binding.map(|found| Binding { profile_sha256: profile_sha256(&profile), ..found });
+        let decision = Decision { binding, ..inner.decision(who, &shown, DecisionKind::Approve, profile) };
         // In a task of its own: whoever asked may go away, and a claim that nobody takes would be a run that never was.
         let (inner, who) = (Arc::clone(inner), who.clone());
         let stored = tokio::spawn(async move {
@@ -190,7 +203,7 @@ impl Gateway {
         if let Some(timeout) = edit.timeout {
             plan.timeout = timeout;
         }
-        let new = inner.new_plan(plan, edit.note.or(old.note), None, who);
+        let new = inner.new_plan(plan, edit.note.or(old.note), None, who).await;
         inner.store.supersede(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 
@@ -207,7 +220,7 @@ impl Gateway {
         let mut plan = old.plan;
         plan.id = inner.plan_id();
         plan.nonce = Nonce::new(inner.platform.entropy());
-        let new = inner.new_plan(plan, old.note, None, who);
+        let new = inner.new_plan(plan, old.note, None, who).await;
         inner.store.reopen(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 }
@@ -276,6 +289,32 @@ impl Inner {
         }
         let record = self.store.rejudge(&who.project, id, &now, self.cause(who)).await.map_err(failed)?;
         Err(DecideError::JudgementChanged { record: Box::new(record) })
+    }
+
+    /// What this machine finds at the moment of the decision, which binds it. Anything else than shown stops the decision.
+    async fn measure_again(
+        &self,
+        who: &Principal,
+        shown: &PlanRecord,
+        seen: Option<&Digest>,
+    ) -> Result<Option<Binding>, DecideError> {
+        let before = shown.measured.as_ref();
+        if let Some(seen) = seen
+            && before.map(|known| canonical::binding_digest(&known.binding)).as_ref() != Some(seen)
+        {
+            return Err(DecideError::BindingChanged { shown: None, record: Box::new(shown.clone()) });
+        }
+        if self.runner.is_none() {
+            return Ok(before.map(|known| known.binding.clone()));
+        }
+        let now = self.measure(&shown.plan).await;
+        if now.as_ref().map(|found| &found.measured.binding) == before.map(|known| &known.binding) {
+            return Ok(now.map(|found| found.measured.binding));
+        }
+        let id = &shown.plan.id;
+        let stored = self.store.remeasure(&who.project, id, now, self.cause(who)).await;
+        let record = stored.map_err(|error| DecideError::of(id, error))?;
+        Err(DecideError::BindingChanged { shown: before.cloned().map(Box::new), record: Box::new(record) })
     }
 
     fn decision(&self, who: &Principal, shown: &PlanRecord, kind: DecisionKind, profile: ProfileName) -> Decision {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use provara_audit::canonical;
 use provara_domain::{
     CommandText, EnvName, Name, Nonce, Note, Plan, PlanId, PlanKind, Principal, ProfileName, Role, Shell, Status,
-    Timeout, WorkingDir, WorkingDirError,
+    Timeout, Verdict, WorkingDir, WorkingDirError,
 };
 use provara_faults::{Place, reached};
 use provara_store::{Idempotency, NewPlan, PlanRecord, ProposeError as StoreProposeError, StoreError};
@@ -138,7 +138,7 @@ impl Gateway {
         let new = NewPlan {
             idempotency: idempotency.map(|sent| sent.of(who)),
             dedupe: dedupe.then(|| canonical::plan_dedupe_digest(&plan)),
-            ..inner.new_plan(plan, note, expires, who)
+            ..inner.new_plan(plan, note, expires, who).await
         };
         reached(Place::PlanJudged);
         let stored = inner.store.propose(new).await;
@@ -160,18 +160,22 @@ impl Gateway {
 }
 
 impl Inner {
-    /// A plan judged now and ready to be stored.
-    pub(crate) fn new_plan(
+    /// A plan judged and measured now, and ready to be stored.
+    pub(crate) async fn new_plan(
         &self,
         plan: Plan,
         note: Option<Note>,
         expires: Option<Duration>,
         who: &Principal,
     ) -> NewPlan {
+        let judgement = self.judge(&plan);
+        // Nobody will decide on what policy denies.
+        let measurement = if judgement.verdict == Verdict::Deny { None } else { self.measure(&plan).await };
         let cause = self.cause(who);
         NewPlan {
             digest: canonical::plan_digest(&plan),
-            judgement: self.judge(&plan),
+            judgement,
+            measurement,
             note,
             dedupe: None,
             expires_at: cause.at.plus(expires.unwrap_or(self.config.plan_expiry)),

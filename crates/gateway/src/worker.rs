@@ -159,7 +159,7 @@ async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
 /// Runs the claim and keeps its output. Returns nothing when the run's end cannot be known.
 async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) -> Option<Ran> {
     let started_at = inner.platform.now();
-    let Some(workspace) = inner.workspace_of(claim.plan().cwd.as_str()) else {
+    let Some(site) = inner.site(claim.plan()) else {
         return Some(never_started(&claim, started_at, "its working directory lies in no workspace any more"));
     };
     let writer = match inner.store.output_writer(claim.run()) {
@@ -171,7 +171,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     };
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
     let keep = tokio::task::spawn_blocking(move || keep_output(writer, receiver));
-    let ran = runner.run(claim, &workspace, started_at, sender, control).await;
+    let ran = runner.run(claim, &site, started_at, sender, control).await;
     reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
     let _ = keep.await;

@@ -261,7 +261,7 @@ pub(crate) async fn command(
             record = app.gateway.wait(&who, &id, seen, Duration::from_secs(seconds)).await?;
         }
     }
-    runs::with_output(&app.gateway, &record).await
+    runs::with_output(&app.gateway, &who, &record).await
 }
 
 /// The frame of what is asked about one plan: its id, the body's fields, and every fault of them at once.
@@ -293,7 +293,7 @@ fn answered(record: &PlanRecord) -> Response {
     responses((status = 200, description = "It ran", body = wire::Ran),
         (status = 202, description = "It is approved and will run", body = wire::Command),
         (status = 404, description = "No such plan", body = ProblemBody),
-        (status = 409, description = "Already decided, another digest, a stricter judgement, or not run after all",
+        (status = 409, description = "Already decided, another digest, a stricter judgement, a changed binding, or not run after all",
             body = ProblemBody)))]
 pub(crate) async fn approve(
     State(app): State<App>,
@@ -328,9 +328,11 @@ pub(crate) async fn approve(
 pub(crate) fn approval(fields: &mut Fields) -> Approval {
     let digest = fields.text("digest", 1, 80);
     let digest = fields.checked("digest", digest, |text| Digest::parse(&text));
+    let binding = fields.text("binding_digest", 1, 80);
+    let binding = fields.checked("binding_digest", binding, |text| Digest::parse(&text));
     let reason = fields.text("reason", 0, MAX_REASON);
     let profile = name(fields, "profile").map(ProfileName::new);
-    Approval { digest, reason, profile, idempotency: None }
+    Approval { digest, binding, reason, profile, idempotency: None }
 }
 
 fn asks_not_to_wait(headers: &HeaderMap) -> bool {

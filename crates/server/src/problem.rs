@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use provara_domain::Measured;
 use provara_gateway::{
     ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
     WorkspaceError,
@@ -14,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::lax;
 use crate::openapi::words;
-use crate::wire::Judgement;
+use crate::wire::{Binding, Judgement};
 
 /// One fault of a request, in FastAPI's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,6 +63,10 @@ pub(crate) struct ProblemBody<'a> {
     pending_id: Option<String>,
     /// With `policy_denied` and `judgement_changed`: why.
     judgement: Option<Judgement<'a>>,
+    /// With `binding_changed`: what the plan binds now.
+    binding: Option<Binding<'a>>,
+    /// With `binding_changed`: what it bound before.
+    binding_shown: Option<Binding<'a>>,
     /// With conflicts: the state that was found.
     #[schema(schema_with = words::state, required = false)]
     state: Option<String>,
@@ -129,6 +134,16 @@ impl Problem {
         // What cannot be told is left out; the words of `detail` say the same.
         match serde_json::to_value(Judgement::from(judgement)) {
             Ok(judgement) => self.with("judgement", judgement),
+            Err(_) => self,
+        }
+    }
+
+    /// Tells what was measured, without the scripts' texts: those are the plan's to show.
+    fn measured(self, field: &'static str, known: Option<&Measured>) -> Self {
+        let Some(known) = known else { return self };
+        let digest = provara_gateway::binding_digest(known);
+        match serde_json::to_value(Binding::new(known, &digest, &[])) {
+            Ok(binding) => self.with(field, binding),
             Err(_) => self,
         }
     }
@@ -219,6 +234,11 @@ impl From<DecideError> for Problem {
             }
             DecideError::JudgementChanged { record } => {
                 Self::caller(StatusCode::CONFLICT, "judgement_changed", text).judged(&record.judgement)
+            }
+            DecideError::BindingChanged { shown, record } => {
+                Self::caller(StatusCode::CONFLICT, "binding_changed", text)
+                    .measured("binding", record.measured.as_ref())
+                    .measured("binding_shown", shown.as_deref())
             }
             DecideError::PolicyDenied { record } => {
                 Self::caller(StatusCode::FORBIDDEN, "policy_denied", text).judged(&record.judgement)

@@ -199,6 +199,7 @@ fn planned(plan: Plan) -> NewPlan {
         dedupe: None,
         note: None,
         judgement: judgement(),
+        measurement: None,
         expires_at: at(1000),
         pending_cap: 1000,
         idempotency: None,

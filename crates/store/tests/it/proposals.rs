@@ -190,6 +190,7 @@ pub(crate) async fn every_field_of_a_plan_comes_back(place: Place) {
         superseded_by: None,
         origin: None,
         run: None,
+        measured: None,
         erased_at: None,
     };
     assert_eq!(record, expected);
