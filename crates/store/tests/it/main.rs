@@ -54,6 +54,7 @@ contract! { sqlite:
         no_race_gets_an_agent_past_its_cap,
         a_denied_plan_is_blocked_and_takes_no_place_in_the_queue,
         every_field_of_a_plan_comes_back,
+        a_measurement_is_kept_with_its_texts_and_replaced_while_pending,
     }
     lists {
         a_list_is_newest_first_and_of_the_statuses_asked_for,
@@ -190,6 +191,26 @@ fn new_plan_of(agent: &str, n: u64) -> NewPlan {
         profile: ProfileName::workspace(),
         nonce: Nonce::new(u128::from(n)),
     })
+}
+
+/// What was measured of a plan that runs one script of that text.
+fn measured(text: &str) -> Measurement {
+    let sha256 = canonical::sha256(text.as_bytes());
+    let size = u64::try_from(text.len()).unwrap();
+    let script = BoundScript { path: "/srv/work/s.sh".into(), sha256: sha256.clone(), size };
+    let found =
+        ScriptFound::Bound { path: script.path.clone(), sha256: sha256.clone(), size, content: ScriptContent::Text };
+    let named =
+        MeasuredScript { named: "s.sh".into(), span: Span { start: 5, end: 9 }, how: ScriptUse::Interpreted, found };
+    let binding = Binding {
+        runner: Name::local_target(),
+        cwd_dev_ino: "1:2".into(),
+        shell_sha256: canonical::sha256(b"shell"),
+        scripts: vec![script],
+        profile_sha256: canonical::sha256(b"profile"),
+    };
+    let texts = vec![ScriptText { sha256, text: text.to_owned() }];
+    Measurement { measured: Measured { binding, scripts: vec![named] }, texts }
 }
 
 fn planned(plan: Plan) -> NewPlan {
