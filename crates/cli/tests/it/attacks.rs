@@ -267,7 +267,12 @@ fn attack_06_a_script_that_is_rewritten_while_it_waits_is_shown_anew_and_decided
     assert!(agents.get("binding").is_none(), "an agent is told what the server read: {agents}");
     let shown = both(&as_operator(&server, &["show", &id]));
     assert_visible("show", &shown);
-    for part in ["  | echo shown", "deploy.sh (interpreted), 14 bytes, bound", "in their turn is not bound"] {
+    for part in [
+        "  | echo shown",
+        "script    interpreted, bound, 14 bytes, sha256:",
+        "    > deploy.sh",
+        "in their turn is not bound",
+    ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     script(&server, "echo other; touch done\n");
