@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use provara_domain::{
     Binding, BoundScript, Digest, Measured, MeasuredScript, Measurement, Name, NamedScript, Plan, ProfileName,
-    ScriptContent, ScriptFound, ScriptPlace, ScriptText,
+    ScriptContent, ScriptFound, ScriptPlace, ScriptText, ScriptUse,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -229,18 +229,19 @@ struct Taking<'a> {
     files: Vec<Identity>,
 }
 
-/// Whether a name led through links.
+/// Whether a run sees a copy of a script, or the script itself, compared right before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    Straight,
-    ThroughLinks,
+    Sealed,
+    /// Its name leads through a link, which nothing holds in its place; or it is a makefile, which commands write themselves.
+    Compared,
 }
 
 impl Taking<'_> {
     fn script(&mut self, named: &NamedScript) {
         let found = match named.place {
             ScriptPlace::AtRunTime => Err("its name is known only at run time".to_owned()),
-            ScriptPlace::Known | ScriptPlace::Perhaps => self.found(&named.path),
+            ScriptPlace::Known | ScriptPlace::Perhaps => self.found(named),
         };
         let found = match found {
             Err(_) if named.place == ScriptPlace::Perhaps => return,
@@ -250,8 +251,9 @@ impl Taking<'_> {
         self.scripts.push(MeasuredScript { named: named.path.clone(), span: named.span, how: named.how, found });
     }
 
-    fn found(&mut self, path: &str) -> Result<ScriptFound, String> {
-        let (node, way) = self.open(path).map_err(|error| unreadable(&error))?;
+    fn found(&mut self, named: &NamedScript) -> Result<ScriptFound, String> {
+        let (node, way) = self.open(&named.path).map_err(|error| unreadable(&error))?;
+        let way = if named.how == ScriptUse::Makefile { Way::Compared } else { way };
         let real = fs::read_link(descriptor(&node)).map_err(|error| unreadable(&error))?;
         let found = File::from(node.try_clone().map_err(|error| unreadable(&error))?);
         let found = found.metadata().map_err(|error| unreadable(&error))?;
@@ -296,9 +298,9 @@ impl Taking<'_> {
         match openat2(self.cwd.as_fd(), path, straight) {
             Err(nix::Error::ELOOP) => {
                 let followed = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-                Ok((openat2(self.cwd.as_fd(), path, followed)?, Way::ThroughLinks))
+                Ok((openat2(self.cwd.as_fd(), path, followed)?, Way::Compared))
             }
-            other => Ok((other?, Way::Straight)),
+            other => Ok((other?, Way::Sealed)),
         }
     }
 
@@ -330,7 +332,7 @@ impl Taking<'_> {
     ) -> io::Result<(Digest, u64, Option<Vec<u8>>)> {
         let most = match self.asked.keep {
             Keep::Texts => MAX_SHOWN,
-            Keep::Bytes if way == Way::ThroughLinks => 0,
+            Keep::Bytes if way == Way::Compared => 0,
             Keep::Bytes => MAX_SEALED.saturating_sub(count(self.bytes.len())),
         };
         // Of a program of the system nobody needs to see or keep more than its digest.
@@ -367,7 +369,7 @@ impl Taking<'_> {
             return if self.asked.keep == Keep::Texts { ScriptContent::TooLong } else { ScriptContent::Binary };
         };
         match self.asked.keep {
-            Keep::Bytes if way == Way::Straight => {
+            Keep::Bytes if way == Way::Sealed => {
                 self.bytes.extend_from_slice(&kept);
                 self.files.push(Identity::of(PathBuf::from(path), found));
                 let (mode, uid, gid) = (found.mode(), found.uid(), found.gid());

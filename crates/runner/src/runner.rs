@@ -429,7 +429,7 @@ impl Bound {
         let rest = binding.scripts.len().saturating_sub(taken.sealed.len());
         spec.cwd_dev_ino = Some(binding.cwd_dev_ino);
         (spec.scripts, spec.bytes) = (taken.sealed, taken.bytes);
-        let also = if rest == 0 { String::new() } else { format!(", {rest} scripts that are not sealed") };
+        let also = if rest == 0 { String::new() } else { format!(", scripts that are not sealed: {rest}") };
         let detail = format!("right before the start: working directory, shell{also}");
         let checked = Mechanism { name: "binding_checked".to_owned(), held: true, detail };
         Self { checked, files: taken.files }

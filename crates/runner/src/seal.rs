@@ -9,6 +9,7 @@ use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use provara_domain::Mechanism;
 
 use crate::child::NotStarted;
@@ -33,14 +34,15 @@ pub(crate) fn seal_scripts(frame: Frame, spec: &Spec) -> Result<Option<Mechanism
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("provara-sealed"), stage, Some("tmpfs"), flags, Some(options.as_str())).step("make room for scripts")?;
     let mut bytes = spec.bytes.as_slice();
-    for (nth, script) in spec.scripts.iter().enumerate() {
+    for (nth, (script, target)) in spec.scripts.iter().zip(&targets).enumerate() {
         let size = usize::try_from(script.size).unwrap_or(usize::MAX);
         let (own, rest) = bytes
             .split_at_checked(size)
             .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
             .step("copy a script")?;
         bytes = rest;
-        copy(frame, script, own, &stage.join(nth.to_string())).step("copy a script")?;
+        let runs = runs(script, target).step("copy a script")?;
+        copy(frame, script, own, runs, &stage.join(nth.to_string())).step("copy a script")?;
     }
     // A mount that is made of a read-only one is read-only.
     sys::set_mount(STAGE, libc::MOUNT_ATTR_RDONLY, 0).step("seal the scripts")?;
@@ -66,16 +68,28 @@ fn target(script: &SealedScript) -> Result<OwnedFd, NotStarted> {
     Ok(found)
 }
 
-fn copy(frame: Frame, script: &SealedScript, bytes: &[u8], to: &Path) -> io::Result<()> {
+/// Whether a file may be run as a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    Yes,
+    No,
+}
+
+/// What lies where nothing may be run is run by no copy of it either.
+fn runs(script: &SealedScript, target: &OwnedFd) -> io::Result<Runs> {
+    let forbidden = fstatvfs(target)?.flags().contains(FsFlags::ST_NOEXEC);
+    Ok(if forbidden || script.mode & 0o111 == 0 { Runs::No } else { Runs::Yes })
+}
+
+fn copy(frame: Frame, script: &SealedScript, bytes: &[u8], runs: Runs, to: &Path) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     file.write_all(bytes)?;
-    let mode = script.mode & 0o777;
+    let bits = if runs == Runs::Yes { 0o777 } else { 0o666 };
     if frame.user.from_root {
         // Whoever could not read or run the file cannot read or run the copy.
         fchown(&file, Some(script.uid), Some(script.gid))?;
-        return file.set_permissions(fs::Permissions::from_mode(mode));
+        return file.set_permissions(fs::Permissions::from_mode(script.mode & bits));
     }
     // The only user of this namespace read it; others cannot be named here. Whoever may run it may.
-    let runs = if mode & 0o111 == 0 { 0 } else { 0o111 };
-    file.set_permissions(fs::Permissions::from_mode(0o444 | runs))
+    file.set_permissions(fs::Permissions::from_mode(0o555 & bits))
 }

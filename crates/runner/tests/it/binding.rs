@@ -15,6 +15,8 @@ scenarios!(
     a_run_sees_the_approved_bytes_whatever_is_written_meanwhile,
     a_script_that_is_rewritten_while_runs_begin_never_runs_other_bytes,
     a_script_that_is_replaced_while_it_runs_is_recorded,
+    a_makefile_is_bound_and_a_command_may_write_it,
+    what_may_not_be_run_where_it_lies_is_not_run_by_its_copy,
 );
 
 fn named(path: &str) -> NamedScript {
@@ -342,4 +344,39 @@ async fn a_script_that_is_replaced_while_it_runs_is_recorded() {
     writer.join().unwrap();
     assert_eq!(done.stdout, "evil\n");
     assert!(!held(&done.ran, "scripts_sealed"), "{:?}", done.ran.enforced);
+}
+
+async fn a_makefile_is_bound_and_a_command_may_write_it() {
+    let world = World::new().await;
+    write(&world, "workspace/Makefile", b"all:\n\techo made\n");
+    let mut site = naming(&world, &["Makefile"]);
+    site.scripts[0].how = ScriptUse::Makefile;
+    let plan = world.plan("echo again > new && mv new Makefile && cat Makefile");
+    let binding = world.runner.measure(&plan, &site).await.unwrap().measured.binding;
+    let run = async || {
+        let (_handle, control) = control();
+        world.run_at(bound_claim(plan.clone(), Some(binding.clone())), &site, control).await.unwrap()
+    };
+    let done = run().await;
+    assert_eq!(done.stdout, "again\n", "{done:?}");
+    let checked = done.ran.enforced.mechanisms.iter().find(|known| known.name == "binding_checked").unwrap();
+    assert_eq!(checked.detail, "right before the start: working directory, shell, scripts that are not sealed: 1");
+    assert_eq!(run().await.ran.outcome, changed(&format!("`{}` has other content", world.path("workspace/Makefile"))));
+}
+
+async fn what_may_not_be_run_where_it_lies_is_not_run_by_its_copy() {
+    use nix::mount::{MsFlags, mount};
+    let world = World::new().await;
+    if !is_root() {
+        eprintln!("skipped: only root mounts a folder where nothing may be run");
+        return;
+    }
+    let folder = world.path("workspace/shut");
+    fs::create_dir(&folder).unwrap();
+    mount(Some("none"), folder.as_str(), Some("tmpfs"), MsFlags::MS_NOEXEC, Some("mode=0755")).unwrap();
+    write(&world, "workspace/shut/x", b"#!/bin/sh\necho ran\n");
+    let done = after(&world, "shut/x; . shut/x", &["shut/x"], || {}).await;
+    assert!(held(&done.ran, "scripts_sealed"), "{:?}", done.ran.enforced);
+    assert_eq!(done.stdout, "ran\n", "only as text: {}", done.stderr);
+    assert!(done.stderr.contains("Permission denied"), "{}", done.stderr);
 }
