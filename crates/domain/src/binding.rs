@@ -41,6 +41,8 @@ pub enum ScriptPlace {
     Perhaps,
     /// Known only at run time.
     AtRunTime,
+    /// Nobody looked: the command names more scripts than are looked at, and this is the first beyond.
+    Beyond,
 }
 
 /// A script that a command names.

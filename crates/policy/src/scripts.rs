@@ -9,7 +9,9 @@ use crate::reader::{self, Command, MAX_STEPS, Word};
 use crate::unwrap::{Inside, inside, names};
 
 /// So many names are told; a command that names more is beyond what anybody reads.
-pub const MAX_NAMED: usize = 64;
+pub const MAX_NAMED: usize = 32;
+/// No file can be opened by a longer name.
+const MAX_PATH: usize = 4095;
 /// How many wrappers and scripts within each other are opened; policy denies what is deeper.
 const MAX_WRAPPING: u32 = 6;
 
@@ -180,9 +182,12 @@ impl Walk {
 
     fn push(&mut self, path: &str, span: Span, how: ScriptUse, place: ScriptPlace) {
         let named = NamedScript { path: path.to_owned(), span, how, place };
-        if self.found.len() < MAX_NAMED && !self.found.contains(&named) {
-            self.found.push(named);
+        if path.len() > MAX_PATH || self.found.len() >= MAX_NAMED || self.found.contains(&named) {
+            return;
         }
+        // The last place says that there are more: names that are not there could else hide one that is.
+        let place = if self.found.len() + 1 == MAX_NAMED { ScriptPlace::Beyond } else { place };
+        self.found.push(NamedScript { place, ..named });
     }
 }
 
@@ -383,6 +388,7 @@ mod tests {
                     ScriptPlace::Known => "",
                     ScriptPlace::Perhaps => "?",
                     ScriptPlace::AtRunTime => "!",
+                    ScriptPlace::Beyond => "+",
                 };
                 format!("{mark}{}", script.path)
             })
@@ -465,7 +471,10 @@ mod tests {
     #[test]
     fn a_flood_of_names_is_bounded() {
         let many = CommandText::parse((0..400).map(|n| format!("./s{n}; ")).collect()).unwrap();
-        assert_eq!(scripts(&many, Shell::Bash).len(), MAX_NAMED);
+        let found = scripts(&many, Shell::Bash);
+        assert_eq!((found.len(), found.last().map(|last| last.place)), (MAX_NAMED, Some(ScriptPlace::Beyond)));
+        let long = CommandText::parse(format!("cd {0}; ./{0}", "a".repeat(4090))).unwrap();
+        assert_eq!(scripts(&long, Shell::Bash).len(), 1, "what no file can be called is no script");
         let deep = format!("{}./x", "bash -c ".repeat(500));
         scripts(&CommandText::parse(deep).unwrap(), Shell::Bash);
     }

@@ -241,6 +241,7 @@ impl Taking<'_> {
     fn script(&mut self, named: &NamedScript) {
         let found = match named.place {
             ScriptPlace::AtRunTime => Err("its name is known only at run time".to_owned()),
+            ScriptPlace::Beyond => Err("the command names more scripts than are looked at".to_owned()),
             ScriptPlace::Known | ScriptPlace::Perhaps => self.found(named),
         };
         let found = match found {

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many measure at once.
 const MEASURING: usize = 4;
+/// How long anybody waits for a measurement. A file system may never answer, and its owner may be the agent.
+const MEASURED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the operator decided about running commands.
 #[derive(Debug)]
@@ -139,7 +141,7 @@ pub struct Runner {
     host: HostReport,
     known: Arc<Known>,
     /// Bounds how many measure at once: each may read many files.
-    measuring: Semaphore,
+    measuring: Arc<Semaphore>,
 }
 
 impl Runner {
@@ -151,7 +153,7 @@ impl Runner {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
         let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
-        let (known, measuring) = (Arc::default(), Semaphore::new(MEASURING));
+        let (known, measuring) = (Arc::default(), Arc::new(Semaphore::new(MEASURING)));
         let mut runner = Self { config, user, spares, host, known, measuring };
         runner.probe().await;
         runner.make_ready();
@@ -197,13 +199,19 @@ impl Runner {
 
     /// Off the executor: files are read, and a slow disk must not stop everybody.
     async fn take(&self, plan: &Plan, profile: &ProfileName, site: &Site, keep: Keep) -> Result<Taken, Unmeasured> {
-        let _permit = self.measuring.acquire().await.map_err(|_| Unmeasured::GivenUp)?;
+        let permit = Arc::clone(&self.measuring).acquire_owned();
         let own = self.own_files();
         let (known, plan, profile, site) = (Arc::clone(&self.known), plan.clone(), profile.clone(), site.clone());
-        let taking = tokio::task::spawn_blocking(move || {
-            known.measure(&Question { plan: &plan, profile: &profile, site: &site, own: &own, keep })
-        });
-        taking.await.unwrap_or(Err(Unmeasured::GivenUp))
+        let taking = async move {
+            // Kept by the thread, not by whoever waits: a file system that never answers takes these places and no more.
+            let permit = permit.await.map_err(|_| Unmeasured::GivenUp)?;
+            let measured = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                known.measure(&Question { plan: &plan, profile: &profile, site: &site, own: &own, keep })
+            });
+            measured.await.unwrap_or(Err(Unmeasured::GivenUp))
+        };
+        tokio::time::timeout(MEASURED_WITHIN, taking).await.unwrap_or(Err(Unmeasured::GivenUp))
     }
 
     /// Measures again what was approved. Returns the bytes of the bound scripts, which alone the run will see.
