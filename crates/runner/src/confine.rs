@@ -22,6 +22,7 @@ use provara_domain::{CREDENTIALS, Mechanism};
 
 use crate::child::{FOLDER, NotStarted, unusable};
 use crate::protocol::{Frame, Spec, User};
+use crate::seal::seal_scripts;
 use crate::sys;
 
 /// Private and empty in every confined run.
@@ -150,6 +151,7 @@ pub(crate) fn finish_view(
         secrets = existing(&secrets);
         made.push(held("credentials_hidden", ""));
     }
+    made.extend(seal_scripts(frame, spec)?);
     // Below a private folder it is gone already.
     let hidden = existing(&spec.hidden);
     if !frame.confined {
