@@ -114,7 +114,8 @@ pub(crate) async fn output(
     }
     if follows {
         let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-        let following = Following { gateway: app.gateway, secret, run: id, stream, next, ended: false, _place: place };
+        let following =
+            Following { gateway: app.gateway.clone(), secret, run: id, stream, next, ended: false, _place: place };
         let first = stream::iter(Some(page.bytes).filter(|bytes| !bytes.is_empty()).map(Ok));
         let rest = stream::try_unfold(following, Following::more);
         return Ok(raw(Body::from_stream(first.chain(rest)), &headers));
