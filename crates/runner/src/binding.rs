@@ -4,6 +4,7 @@
 //! Everything that is opened here was named by an agent: nothing is read that is no regular file, nothing waits, nothing
 //! is read without a bound, and nothing is told of a file that a command could not read by itself.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -20,6 +21,7 @@ use provara_domain::{
 use sha2::{Digest as _, Sha256};
 
 use crate::child::FOLDER;
+use crate::confine::{credentials, existing};
 use crate::protocol::SealedScript;
 use crate::runner::find_shell;
 
@@ -137,6 +139,7 @@ impl Known {
         let mut taking = Taking {
             known: self,
             asked,
+            credentials: OnceCell::new(),
             cwd: &cwd,
             left: MAX_HASHED,
             scripts: Vec::new(),
@@ -231,6 +234,8 @@ fn open_cwd(asked: &Question<'_>) -> io::Result<OwnedFd> {
 struct Taking<'a> {
     known: &'a Known,
     asked: &'a Question<'a>,
+    /// What is hidden from commands; looked for where a script is found.
+    credentials: OnceCell<Vec<PathBuf>>,
     cwd: &'a OwnedFd,
     left: u64,
     scripts: Vec<MeasuredScript>,
@@ -321,6 +326,12 @@ impl Taking<'_> {
     fn may_be_told(&self, real: &Path, found: &fs::Metadata) -> Result<(), String> {
         if self.asked.own.iter().any(|own| real.starts_with(own)) {
             return Err("it is Provara's own, and no command reaches it".into());
+        }
+        // They may lie in a workspace that is somebody's home.
+        let credentials =
+            self.credentials.get_or_init(|| existing(&credentials(Path::new(&self.asked.site.workspace))));
+        if credentials.iter().any(|hidden| real.starts_with(hidden)) {
+            return Err("it lies among credentials, and no command reaches it".into());
         }
         if real.starts_with(&self.asked.site.workspace) {
             return Ok(());

@@ -288,7 +288,7 @@ fn ancestors(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
@@ -308,7 +308,7 @@ fn hide(path: &Path) -> io::Result<()> {
 }
 
 /// Existing credential folders and files of every home that this process can look into.
-fn credentials(workspace: &Path) -> Vec<PathBuf> {
+pub(crate) fn credentials(workspace: &Path) -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root")];
     homes.extend(fs::read_dir("/home").into_iter().flatten().flatten().map(|entry| entry.path()));
     homes.extend(std::env::var_os("HOME").map(PathBuf::from));

@@ -162,6 +162,31 @@ async fn what_lies_outside_is_told_only_where_everybody_may_read_it() {
     assert!(measurement.texts.iter().all(|text| !text.text.contains("secret")), "{:?}", measurement.texts);
 }
 
+/// A digest is in the log, where the agent sees it: it would tell whether a guess at a password is right.
+#[test]
+fn nothing_is_told_of_credentials_in_a_workspace_that_is_a_home() {
+    const ME: &str = "it::binding::nothing_is_told_of_credentials_in_a_workspace_that_is_a_home";
+    as_root(ME, "a home of the test's own needs a mount over /etc/passwd", async {
+        let world = World::new().await;
+        fs::create_dir(world.path("workspace/.ssh")).unwrap();
+        for name in [".netrc", ".ssh/config", "s.sh"] {
+            write(&world, &format!("workspace/{name}"), b"password\n");
+        }
+        symlink(".netrc", world.path("workspace/link")).unwrap();
+        let names = [".netrc", ".ssh/config", "link", "s.sh"];
+        assert_eq!(found(&measured(&world, &names).await).last().unwrap(), "s.sh 9 text");
+        let home = world.path("workspace");
+        let users = fs::read_to_string("/etc/passwd").unwrap() + &format!("svc:x:4242:4242::{home}:/bin/sh\n");
+        fs::write(world.path("passwd"), users).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        assert!(mount.args(["--bind", &world.path("passwd"), "/etc/passwd"]).status().unwrap().success());
+        let measurement = measured(&world, &names).await;
+        let hidden = "it lies among credentials, and no command reaches it";
+        assert_eq!(found(&measurement), [hidden, hidden, hidden, "s.sh 9 text"]);
+        assert_eq!(measurement.measured.binding.scripts.len(), 1);
+    });
+}
+
 async fn a_script_that_is_not_what_was_approved_does_not_run() {
     let world = World::new().await;
     let script = world.path("workspace/s.sh");
