@@ -73,11 +73,10 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         gateway,
         config,
     });
-    let (routes, mut document) = routes().split_for_parts();
-    openapi::complete(&mut document, app.config.version);
+    let (routes, _) = routes().split_for_parts();
     routes
         .fallback(unknown)
-        .layer(Extension(openapi::Documents::of(&document)))
+        .layer(Extension(openapi::Documents::new(app.config.version)))
         .layer(from_fn(framework_errors))
         // `guard` has bounded the body already.
         .layer(DefaultBodyLimit::disable())

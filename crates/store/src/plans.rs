@@ -366,7 +366,9 @@ impl Store {
         self.inner
             .writer
             .write(move |tx| {
-                let running = ids(tx.conn, "SELECT id FROM plans WHERE status = 'running' ORDER BY seq", Vec::new())?;
+                let sql = "SELECT id FROM plans WHERE project IN (SELECT project FROM counts) AND status = 'running' \
+                     ORDER BY seq";
+                let running = ids(tx.conn, sql, Vec::new())?;
                 for (nth, id) in running.iter().enumerate() {
                     let found = by_key(tx.conn, "id", id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })?;
                     let cause = recovery_cause(&cause, nth);
@@ -410,14 +412,9 @@ impl Store {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<PlanRecord>, StoreError> {
-        let project = project.clone();
-        self.inner
-            .readers
-            .read(move |conn| {
-                let wanted = Range { which: "run_id IS NOT NULL", before, limit };
-                range(conn, &project, &owner, &wanted, codec::PLAN_COLUMNS, codec::plan_record)
-            })
-            .await
+        // What has a run stands in one of these, and leaves them never.
+        let statuses = vec![Status::Running, Status::Finished, Status::Lost];
+        self.plans(project, owner, PlanFilter { statuses, before, limit }).await
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.

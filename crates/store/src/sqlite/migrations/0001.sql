@@ -34,10 +34,7 @@ CREATE TABLE plans (
 ) STRICT;
 CREATE INDEX plans_status ON plans(project, status);
 CREATE INDEX plans_agent_status ON plans(project, agent, status);
-CREATE INDEX plans_runs ON plans(project) WHERE run_id IS NOT NULL;
-CREATE INDEX plans_agent_runs ON plans(project, agent) WHERE run_id IS NOT NULL;
 CREATE INDEX plans_claimable ON plans(target) WHERE status = 'approved';
-CREATE INDEX plans_running ON plans(status) WHERE status = 'running';
 CREATE INDEX plans_pending_due ON plans(expires_at) WHERE status = 'pending';
 CREATE INDEX plans_approved_due ON plans(approval_valid_until) WHERE status = 'approved';
 CREATE INDEX plans_dedupe ON plans(project, agent, dedupe) WHERE status = 'pending' AND dedupe IS NOT NULL;
