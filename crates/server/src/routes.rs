@@ -196,6 +196,7 @@ async fn policy(State(app): State<App>, _: Reader) -> Response {
         reason: &rule.reason,
         force_profile: rule.force_profile.as_ref().map(ProfileName::as_str),
         forbid_profiles: rule.forbid_profiles.iter().map(ProfileName::as_str).collect(),
+        demand_binding: rule.demands_binding(),
         examples: wire::Examples { matching: &rule.examples.matching, not_matching: &rule.examples.not_matching },
     });
     let rules = rules.collect();

@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use provara_domain::{RunId, Stream, TokenId};
+use provara_domain::{Principal, RunId, Stream, TokenId};
 use provara_gateway::{Gateway, PlanRecord, RunRecord};
 
 use crate::access::{Caller, Shown};
@@ -47,13 +47,20 @@ async fn text(gateway: &Gateway, run: &RunRecord, stream: Stream) -> Result<(Str
 }
 
 /// A plan with its run's output.
-pub(crate) async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Result<Response, Problem> {
+pub(crate) async fn with_output(gateway: &Gateway, who: &Principal, record: &PlanRecord) -> Result<Response, Problem> {
     let texts = match &record.run {
         Some(run) => Some(texts(gateway, run).await?),
         None => None,
     };
-    let answer = wire::Command::with_output(record, gateway, texts).confined(gateway.confinement(record));
-    Ok(axum::Json(answer).into_response())
+    let command = wire::Command::with_output(record, gateway, texts).confined(gateway.confinement(record));
+    if !who.roles.reads_all() {
+        return Ok(axum::Json(command).into_response());
+    }
+    let scripts = gateway.script_texts(who, record).await?;
+    let digest = record.measured.as_ref().map(provara_gateway::binding_digest);
+    let known = record.measured.as_ref().zip(digest.as_ref());
+    let binding = known.map(|(measured, digest)| wire::Binding::new(measured, digest, &scripts));
+    Ok(axum::Json(command.bound(binding)).into_response())
 }
 
 /// Lists plans that have a run, newest run first.
@@ -78,7 +85,7 @@ pub(crate) async fn run(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let (record, _) = visible(&app, &who, &id).await?;
-    with_output(&app.gateway, &record).await
+    with_output(&app.gateway, &who, &record).await
 }
 
 /// Sends a run's output, less its secrets, a MiB at a time or as it comes.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, openapi::RefOr};
 
-use super::*;
 use crate::body::{Body, Fields};
 use crate::{erase, people, plans, requests};
 
