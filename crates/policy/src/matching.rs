@@ -184,24 +184,37 @@ pub(crate) fn is_plain(command: &Command, shell: Shell) -> bool {
 
 /// PowerShell knows no difference of case and adds `.exe` itself; a method's name says what type it is of.
 fn is_plain_on_windows(program: &str) -> bool {
-    const FOLDERS: &[&str] =
-        &["c:/windows/", "c:/windows/system32/", "c:/windows/syswow64/", "c:/windows/system32/windowspowershell/v1.0/", "/bin/", "/usr/bin/"];
+    const FOLDERS: &[&str] = &[
+        "c:/windows/",
+        "c:/windows/system32/",
+        "c:/windows/syswow64/",
+        "c:/windows/system32/windowspowershell/v1.0/",
+        "/bin/",
+        "/usr/bin/",
+    ];
+    if program == "%" {
+        return true;
+    }
     let lower = program.to_lowercase().replace('\\', "/");
     let unquoted = ["$env:windir", "$env:systemroot", "%windir%", "%systemroot%"]
         .into_iter()
         .find_map(|variable| lower.strip_prefix(variable))
         .map_or_else(|| lower.clone(), |rest| format!("c:/windows{rest}"));
     let (folder, name) = unquoted.rfind('/').map_or(("", unquoted.as_str()), |at| unquoted.split_at(at + 1));
-    (folder.is_empty() || FOLDERS.contains(&folder) || is_module(folder)) && !name.contains(['$', '%']) && ![".ps1", ".bat", ".cmd", ".com", ".vbs", ".js"].iter().any(|ending| name.ends_with(ending))
+    (folder.is_empty() || FOLDERS.contains(&folder) || is_module(folder))
+        && !name.contains(['$', '%'])
+        && ![".ps1", ".bat", ".cmd", ".com", ".vbs", ".js"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// `Microsoft.PowerShell.Utility\Get-Date` names a module that comes with PowerShell.
 fn is_module(folder: &str) -> bool {
-    folder.strip_prefix("microsoft.powershell.").is_some_and(|rest| rest.trim_end_matches('/').bytes().all(|b| b.is_ascii_alphanumeric()))
+    folder
+        .strip_prefix("microsoft.powershell.")
+        .is_some_and(|rest| rest.trim_end_matches('/').bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// A pattern that can become neither a flag nor a hidden file nor leave its folder.
-fn is_tame_glob(text: &str) -> bool {
+pub(crate) fn is_tame_glob(text: &str) -> bool {
     let below = text.strip_prefix("./").unwrap_or(text);
     (below != text || text.starts_with(|c: char| c.is_ascii_alphanumeric()))
         && !text.contains('\\')

@@ -32,6 +32,13 @@ impl Places {
         toml::from_str::<RawFile>(BUILTIN).map(|file| Self(file.place)).map_err(|error| error.to_string())
     }
 
+    /// Returns whether `path` is a home directory as a whole.
+    pub(crate) fn is_home(&self, path: &str) -> bool {
+        let path = windows_path(path).unwrap_or_else(|| path.to_owned());
+        let path = path.trim_end_matches(['*', '.', '/']);
+        matches!(path, "~" | "$HOME" | "${HOME}" | "$home") || homely(path) == "~"
+    }
+
     /// Returns where `path` leads. `glob` says that the shell matches it against names.
     pub(crate) fn scope(&self, path: &str, glob: bool, place: &Place<'_>) -> Scope {
         let path = path.strip_prefix("file://").unwrap_or(path);
@@ -120,10 +127,12 @@ fn windows_path(path: &str) -> Option<String> {
         let mut bytes = text.bytes();
         bytes.next().is_some_and(|b| b.is_ascii_alphabetic()) && bytes.next() == Some(b':')
     };
-    let registry = ["hklm", "hkcu", "hkcr", "hku", "hkcc", "hkey_", "registry::"].iter().any(|hive| lower.starts_with(hive));
+    let registry =
+        ["hklm", "hkcu", "hkcr", "hku", "hkcc", "hkey_", "registry::"].iter().any(|hive| lower.starts_with(hive));
     let variable = lower.starts_with(['%', '!']) || lower.starts_with("$env:") || lower.starts_with("${env:");
     let provider = lower.contains("::");
-    let special = ["$profile", "$pshome", "$home\\", "$pwd\\", "$psscriptroot"].iter().any(|name| lower.starts_with(name));
+    let special =
+        ["$profile", "$pshome", "$home\\", "$pwd\\", "$psscriptroot"].iter().any(|name| lower.starts_with(name));
     if !(is_drive(&lower) || registry || variable || provider || special || path.contains('\\')) {
         return None;
     }
@@ -134,7 +143,7 @@ fn windows_path(path: &str) -> Option<String> {
     for prefix in ["//?/", "//./", "//localhost/", "//127.0.0.1/"] {
         if let Some(rest) = text.strip_prefix(prefix) {
             // `c$` is how a drive is shared.
-            text = rest.replacen("$/", ":/", 1);
+            text = rest.replacen("admin$", "c:/windows", 1).replacen("$/", ":/", 1);
         }
     }
     text = named_folder(text);
@@ -146,6 +155,10 @@ fn windows_path(path: &str) -> Option<String> {
     }
     // Dots and doubled slashes are taken away below the drive.
     let (drive, rest) = text.split_at(2);
+    if rest.contains(':') {
+        // A stream of a file, which listings do not show.
+        return Some(format!("$stream/{rest}"));
+    }
     let rest = resolve(&format!("/{rest}"), None).unwrap_or_default();
     if let Some(below) = rest.strip_prefix("/users/") {
         let (user, below) = below.split_once('/').map_or((below, ""), |(user, below)| (user, below));
@@ -177,7 +190,9 @@ fn named_folder(text: String) -> String {
         ("programfiles(x86)", "c:/program files"),
         ("public", "c:/users/public"),
     ];
-    let text = text.replace("%homedrive%%homepath%", "%userprofile%").replace("$env:homedrive$env:homepath", "$env:userprofile");
+    let text = text
+        .replace("%homedrive%%homepath%", "%userprofile%")
+        .replace("$env:homedrive$env:homepath", "$env:userprofile");
     if let Some(rest) = text.strip_prefix("$home/") {
         return format!("~/{rest}");
     }
@@ -192,7 +207,8 @@ fn named_folder(text: String) -> String {
     }
     for (mark, end) in [("$env:", ""), ("${env:", "}"), ("%", "%"), ("!", "!")] {
         let Some(rest) = text.strip_prefix(mark) else { continue };
-        let stop = if end.is_empty() { rest.find('/').unwrap_or(rest.len()) } else { rest.find(end).unwrap_or(rest.len()) };
+        let stop =
+            if end.is_empty() { rest.find('/').unwrap_or(rest.len()) } else { rest.find(end).unwrap_or(rest.len()) };
         let (name, after) = rest.split_at(stop);
         let after = after.strip_prefix(end).unwrap_or(after);
         if let Some((_, folder)) = FOLDERS.iter().find(|(known, _)| *known == name) {
@@ -218,7 +234,8 @@ fn hive(text: &str) -> Option<String> {
     let rest = rest.trim_start_matches([':', '/']);
     // What is set for one user, or for 32-bit programs, is set all the same.
     let rest = rest.replace("wow6432node/", "");
-    let rest = if known.1 == "hku" { rest.split_once('/').map_or(rest.as_str(), |(_, rest)| rest).to_owned() } else { rest };
+    let rest =
+        if known.1 == "hku" { rest.split_once('/').map_or(rest.as_str(), |(_, rest)| rest).to_owned() } else { rest };
     let hive = if known.1 == "hku" { "hkcu" } else { known.1 };
     Some(format!("/{hive}:/{rest}"))
 }
@@ -267,7 +284,6 @@ fn without_single_brackets(path: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail loudly")]
 mod tests {
     use super::*;
 

@@ -49,6 +49,8 @@ pub enum Certainty {
     Sure,
     /// It is that, or something else that stands elsewhere in the text.
     Perhaps,
+    /// Some of it is a variable that the text does not set. Nobody but the server's own environment does then.
+    Unset,
     /// Some of it is filled in when it runs.
     Unknown,
 }
@@ -75,6 +77,8 @@ pub struct Redirection {
     pub operator: String,
     /// The word after it.
     pub target: String,
+    /// Whether the target is known now.
+    pub certainty: Certainty,
 }
 
 /// A span that is filled in while reading.
@@ -109,7 +113,9 @@ pub fn read(text: &str, shell: Shell) -> Reading {
     }
     reading.commands.sort_by_key(|command| (command.span.start, command.span.end));
     // What runs more than once may have been read more than once.
-    reading.commands.dedup_by(|a, b| a.span == b.span && a.program == b.program && a.args == b.args && a.redirections == b.redirections);
+    reading.commands.dedup_by(|a, b| {
+        a.span == b.span && a.program == b.program && a.args == b.args && a.redirections == b.redirections
+    });
     reading.opaque.sort_by_key(|(span, _)| (span.start, span.end));
     reading.opaque.dedup();
     reading

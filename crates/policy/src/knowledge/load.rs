@@ -62,6 +62,7 @@ struct RawProgram {
     examples: RawExamples,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -78,6 +79,7 @@ struct RawSub {
     names: Vec<String>,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -200,6 +202,7 @@ impl Loading {
             names: Vec::new(),
             about: raw.about,
             does: raw.does,
+            alone: raw.alone,
             operands: raw.operands,
             options: raw.options,
             flags: raw.flags,
@@ -260,6 +263,7 @@ impl Loading {
         Grammar {
             about: raw.about,
             does: self.effects(&raw.does),
+            alone: self.effects(&raw.alone),
             operands: self.operands(&places),
             positions,
             options,
@@ -374,7 +378,7 @@ impl Loading {
             ("source", None) => Role::Source,
             ("destination", None) => Role::Destination,
             ("folder", None) => Role::Folder,
-            ("module", None) => Role::Module,
+            ("module", language) => Role::Module(language),
             _ => {
                 self.fault(unknown("role", word, ROLES));
                 Role::Data
@@ -383,26 +387,11 @@ impl Loading {
     }
 
     fn language(&mut self, word: &str) -> Language {
-        match word {
-            "sh" => Language::Sh,
-            "python" => Language::Python,
-            "perl" => Language::Perl,
-            "ruby" => Language::Ruby,
-            "node" => Language::Node,
-            "php" => Language::Php,
-            "awk" => Language::Awk,
-            "lua" => Language::Lua,
-            "sed" => Language::Sed,
-            "make" => Language::Make,
-            "sql" => Language::Sql,
-            "pwsh" => Language::Pwsh,
-            "cmd" => Language::Cmd,
-            "other" => Language::Other,
-            _ => {
-                self.fault(unknown("language", word, LANGUAGES));
-                Language::Other
-            }
-        }
+        let known = Language::ALL.into_iter().find(|language| language.as_str() == word);
+        known.unwrap_or_else(|| {
+            self.fault(unknown("language", word, &Language::ALL.map(Language::as_str)));
+            Language::Other
+        })
     }
 }
 
@@ -425,9 +414,6 @@ const ROLES: &[&str] = &[
     "folder",
     "module",
 ];
-const LANGUAGES: &[&str] =
-    &["sh", "python", "perl", "ruby", "node", "php", "awk", "lua", "sed", "make", "sql", "pwsh", "cmd", "other"];
-
 /// The parameter that an operand is a place of.
 fn parameter(word: &str) -> Option<&str> {
     let word = word.strip_suffix("...").unwrap_or(word);

@@ -89,7 +89,7 @@ impl Lines<'_> {
                     if let Some(Piece::Word(target)) = pieces.next() {
                         let harmless = target.starts_with('&') || target.eq_ignore_ascii_case("nul");
                         if !harmless {
-                            redirections.push(Redirection { operator, target });
+                            redirections.push(Redirection { operator, target, certainty: Certainty::Sure });
                         }
                     }
                 }
@@ -159,7 +159,10 @@ impl Lines<'_> {
                     begun = true;
                     let rest = text.get(at + 1..).unwrap_or("");
                     let inside = rest.split_once(c).map(|(inside, _)| inside);
-                    match inside.filter(|inside| !inside.is_empty() && inside.len() < 80 && !inside.contains(['\n', ' ', '"']) || inside.contains(":~")) {
+                    match inside.filter(|inside| {
+                        !inside.is_empty() && inside.len() < 80 && !inside.contains(['\n', ' ', '"'])
+                            || inside.contains(":~")
+                    }) {
                         Some(inside) => {
                             skip_to = at + 1 + inside.len() + 1;
                             let filled = self.variable(inside, c);
@@ -201,7 +204,8 @@ impl Lines<'_> {
                 }
                 c if c.is_whitespace() => end(&mut word, &mut begun, &mut pieces),
                 // Before a program these are blanks.
-                ',' | ';' | '=' if !begun && matches!(pieces.last(), None | Some(Piece::End | Piece::Pipe | Piece::Open)) => {}
+                ',' | ';' | '='
+                    if !begun && matches!(pieces.last(), None | Some(Piece::End | Piece::Pipe | Piece::Open)) => {}
                 c => {
                     word.push(c);
                     begun = true;
@@ -243,7 +247,33 @@ impl Lines<'_> {
         }
     }
 
-    fn simple(&mut self, mut words: Vec<String>, redirections: Vec<Redirection>) {
+    /// Variables that the line itself set before.
+    fn late(&mut self, word: &str) -> String {
+        let mut filled = word.to_owned();
+        for (name, value) in self.variables.iter().take(32) {
+            for mark in ['%', '!'] {
+                let written = format!("{mark}{name}{mark}");
+                let lower = filled.to_ascii_lowercase();
+                if let Some(at) = lower.find(&written)
+                    && filled.len() + value.len() < MAX_VALUE
+                {
+                    filled.replace_range(at..at + written.len(), value);
+                }
+            }
+        }
+        filled
+    }
+
+    fn simple(&mut self, words: Vec<String>, redirections: Vec<Redirection>) {
+        let late: Vec<String> =
+            words.iter().map(|word| if word.contains(['%', '!']) { self.late(word) } else { word.clone() }).collect();
+        // A variable may hold a program and what it is given.
+        let mut words: Vec<String> = match late.first() {
+            Some(first) if words.first() != Some(first) => {
+                self::words(first).into_iter().chain(late.iter().skip(1).cloned()).collect()
+            }
+            _ => late,
+        };
         loop {
             let Some(first) = words.first().map(|word| word.trim_start_matches('@').to_lowercase()) else {
                 return self.emit(String::new(), &[], redirections);
@@ -320,7 +350,8 @@ impl Lines<'_> {
         let (program, glued) = glued(&program, &name);
         let word = |text: &String| {
             let text = if builtin { switch(text, &name)? } else { text.clone() };
-            let open = text.contains("%%") || (text.starts_with(['%', '!']) && text.trim_start_matches(['%', '!', '~']).chars().count() <= 2);
+            let open = text.contains("%%")
+                || (text.starts_with(['%', '!']) && text.trim_start_matches(['%', '!', '~']).chars().count() <= 2);
             let certainty = match () {
                 () if open => Certainty::Unknown,
                 () if text.contains(['%', '!']) => Certainty::Perhaps,
@@ -337,13 +368,16 @@ impl Lines<'_> {
 
 /// Commands of `cmd.exe` that PowerShell has names for as well, with switches of its own.
 const BUILTINS: &[&str] = &[
-    "del", "erase", "rd", "rmdir", "copy", "move", "dir", "md", "mkdir", "type", "ren", "rename", "cd", "chdir", "pushd", "popd", "echo", "ver", "vol",
-    "mklink", "assoc", "ftype", "date", "time", "path", "prompt", "verify",
+    "del", "erase", "rd", "rmdir", "copy", "move", "dir", "md", "mkdir", "type", "ren", "rename", "cd", "chdir",
+    "pushd", "popd", "echo", "ver", "vol", "mklink", "assoc", "ftype", "date", "time", "path", "prompt", "verify",
 ];
 
 /// `/s` is told as PowerShell tells it; other switches of these commands change nothing that matters.
 fn switch(text: &str, name: &str) -> Option<String> {
-    let is_switch = text.len() > 1 && text.starts_with('/') && !text.get(1..).unwrap_or("").contains(['/', '\\']) && text.len() < 12;
+    let is_switch = text.len() > 1
+        && text.starts_with('/')
+        && !text.get(1..).unwrap_or("").contains(['/', '\\'])
+        && text.len() < 12;
     if !is_switch || matches!(name, "echo" | "mklink") {
         return Some(text.to_owned());
     }

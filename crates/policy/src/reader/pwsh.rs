@@ -15,7 +15,7 @@ mod value;
 use std::collections::HashMap;
 
 use self::scan::{Run, World};
-use super::Reading;
+use super::{Command, Reading};
 
 /// Reads `text` into `reading`. Never panics; work is bounded by [`super::MAX_STEPS`], values and nesting have bounds of
 /// their own.
@@ -30,8 +30,14 @@ pub(super) fn read_into(text: &str, reading: &mut Reading) {
         nesting: 0,
         calls: 0,
         pipelines: 0,
+        shown: None,
     };
     Run::new(text, 0, &mut world).whole();
+    let shown = world.shown;
+    if let (Some(span), true) = (shown, reading.commands.is_empty()) {
+        // It shows a value, and that is all.
+        reading.commands.push(Command { span, ..Command::default() });
+    }
 }
 
 /// Returns the script in what `-EncodedCommand` is given: base64 of UTF-16.

@@ -49,7 +49,8 @@ impl<'k> Reading<'k> {
     pub(super) fn bind(&mut self, program: &'k Program, args: &[Word], input: &[Word]) {
         let grammar = &program.grammar;
         // PowerShell itself takes its options with a slash too.
-        let slashes = grammar.options.iter().any(|option| option.spellings.iter().any(|name| name == "-EncodedCommand"));
+        let slashes =
+            grammar.options.iter().any(|option| option.spellings.iter().any(|name| name == "-EncodedCommand"));
         let mut filled: Vec<&'k Opt> = Vec::new();
         let mut loose: Vec<Word> = Vec::new();
         let mut at = 0;
@@ -106,7 +107,8 @@ impl<'k> Reading<'k> {
             filled.iter().any(|option| option.spellings.iter().any(|spelling| spelling.eq_ignore_ascii_case(name)))
         };
         let named = grammar.positions.iter().zip(&grammar.operands);
-        let open: Vec<_> = named.filter(|(name, _)| name.is_empty() || !is_filled(name)).map(|(_, operand)| *operand).collect();
+        let open: Vec<_> =
+            named.filter(|(name, _)| name.is_empty() || !is_filled(name)).map(|(_, operand)| *operand).collect();
         let mut roles = open.iter();
         let mut last = None;
         for word in loose {
@@ -164,4 +166,3 @@ fn meant<'k>(grammar: &'k Grammar, name: &str) -> Meant<'k> {
     let common = COMMON.iter().find(|(common, _)| common.starts_with(name));
     common.map_or(Meant::Unknown, |(_, takes)| Meant::Common { takes: *takes })
 }
-

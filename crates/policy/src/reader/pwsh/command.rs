@@ -64,9 +64,10 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// Aliases of cmdlets that take what is piped to them as an argument.
 const TAKES_PIPED: &[&str] = &[
-    "ri", "rm", "del", "erase", "rd", "rmdir", "gc", "cat", "type", "sc", "ac", "clc", "copy", "cp", "cpi", "move", "mv", "mi", "ni",
-    "rni", "ren", "ii", "spps", "kill", "iwr", "irm", "curl", "wget", "sls", "fl", "ft", "measure", "group", "sp", "rp", "clp", "sasv",
-    "spsv", "epcsv", "ipcsv", "gm", "oh", "compare", "diff", "md", "mkdir", "cli", "si",
+    "ri", "rm", "del", "erase", "rd", "rmdir", "gc", "cat", "type", "sc", "ac", "clc", "copy", "cp", "cpi", "move",
+    "mv", "mi", "ni", "rni", "ren", "ii", "spps", "kill", "iwr", "irm", "curl", "wget", "sls", "fl", "ft", "measure",
+    "group", "sp", "rp", "clp", "sasv", "spsv", "epcsv", "ipcsv", "gm", "oh", "compare", "diff", "md", "mkdir", "cli",
+    "si",
 ];
 
 impl Run<'_, '_, '_> {
@@ -162,7 +163,9 @@ impl Run<'_, '_, '_> {
                 name.extend(self.bump().filter(|c| *c != '\n'));
                 continue;
             }
-            if ends_word(c) || (plain(c) == '\'' || plain(c) == '"') && !cmdlet && !name.contains(['=', ':']) && name.len() > 40 {
+            if ends_word(c)
+                || (plain(c) == '\'' || plain(c) == '"') && !cmdlet && !name.contains(['=', ':']) && name.len() > 40
+            {
                 break;
             }
             if c == ':' {
@@ -233,7 +236,12 @@ impl Run<'_, '_, '_> {
                     && let Some(Value::Table(pairs)) = self.world.variables.get(" named").cloned()
                 {
                     for (name, value) in pairs {
-                        given.arguments.push(Argument { parameter: Some(format!("-{name}")), value: Some(value), span, between: " " });
+                        given.arguments.push(Argument {
+                            parameter: Some(format!("-{name}")),
+                            value: Some(value),
+                            span,
+                            between: " ",
+                        });
                     }
                 }
             }
@@ -322,7 +330,10 @@ impl Run<'_, '_, '_> {
                     }
                 }
                 '$' => {
-                    if self.second() == Some('_') || self.second().is_some_and(names) || matches!(self.second(), Some('(' | '{')) {
+                    if self.second() == Some('_')
+                        || self.second().is_some_and(names)
+                        || matches!(self.second(), Some('(' | '{'))
+                    {
                         self.quoted_piece(&mut text, &mut certainty);
                     } else {
                         text.extend(self.bump());
@@ -368,7 +379,9 @@ impl Run<'_, '_, '_> {
             self.opaque(start, "calls nothing");
         }
         if let Some(block) = self.world.functions.get(&bare(&program)).cloned() {
-            let parameters = Value::List(given.arguments.iter().filter(|a| a.parameter.is_none()).filter_map(|a| a.value.clone()).collect());
+            let parameters = Value::List(
+                given.arguments.iter().filter(|a| a.parameter.is_none()).filter_map(|a| a.value.clone()).collect(),
+            );
             return self.call_function(&block, given, parameters);
         }
         let lower = crate::naming::names(&program).1;
@@ -425,7 +438,15 @@ impl Run<'_, '_, '_> {
         made
     }
 
-    fn told_command(&mut self, program: &str, given: &Given, piped: Option<&Value>, span: Span0, pipeline: usize, meant: &str) {
+    fn told_command(
+        &mut self,
+        program: &str,
+        given: &Given,
+        piped: Option<&Value>,
+        span: Span0,
+        pipeline: usize,
+        meant: &str,
+    ) {
         let mut args = Vec::new();
         for argument in &given.arguments {
             let value = argument.value.as_ref();
@@ -455,7 +476,15 @@ impl Run<'_, '_, '_> {
             _ => Vec::new(),
         };
         let redirections = given.redirections.clone();
-        self.emit(Command { program: program.to_owned(), args, redirections, span, pipeline, input, ..Command::default() });
+        self.emit(Command {
+            program: program.to_owned(),
+            args,
+            redirections,
+            span,
+            pipeline,
+            input,
+            ..Command::default()
+        });
     }
 
     /// What a command puts out, and what it changes for those after it, where PowerShell itself says so.
@@ -477,7 +506,10 @@ impl Run<'_, '_, '_> {
             "where-object" => piped.unwrap_or(Value::Null),
             "set-alias" | "new-alias" => {
                 let name = given.named("name").or(first).and_then(Value::known);
-                let value = given.named("value").or(given.positional(usize::from(given.named("name").is_none()))).and_then(Value::known);
+                let value = given
+                    .named("value")
+                    .or(given.positional(usize::from(given.named("name").is_none())))
+                    .and_then(Value::known);
                 match (name, value) {
                     (Some(name), Some(value)) if self.world.perhaps == 0 => {
                         self.world.aliases.insert(name.to_lowercase(), value);
@@ -507,7 +539,9 @@ impl Run<'_, '_, '_> {
             }
             "get-variable" => {
                 let name = given.named("name").or(first).and_then(Value::known).map(|name| bare(&name));
-                let held = name.as_ref().and_then(|name| self.world.variables.get(name).cloned().or_else(|| super::dotnet::automatic(name)));
+                let held = name.as_ref().and_then(|name| {
+                    self.world.variables.get(name).cloned().or_else(|| super::dotnet::automatic(name))
+                });
                 held.unwrap_or_else(|| Value::unknown("$(…)"))
             }
             "get-command" | "get-alias" => match given.named("name").or(first).and_then(Value::known) {
@@ -515,13 +549,24 @@ impl Run<'_, '_, '_> {
                 _ => Value::unknown("$(…)"),
             },
             "new-object" => {
-                let name = given.named("typename").or(given.named("comobject")).or(first).map(|name| name.text().0).unwrap_or_default();
+                let name = given
+                    .named("typename")
+                    .or(given.named("comobject"))
+                    .or(first)
+                    .map(|name| name.text().0)
+                    .unwrap_or_default();
                 let lower = super::dotnet::short(&name);
-                if matches!(lower.as_str(), "psobject" | "pscustomobject" | "object" | "hashtable" | "collections.hashtable") {
+                if matches!(
+                    lower.as_str(),
+                    "psobject" | "pscustomobject" | "object" | "hashtable" | "collections.hashtable"
+                ) {
                     return given.named("property").cloned().unwrap_or(Value::Table(Vec::new()));
                 }
                 if lower.ends_with("encoding") && lower.starts_with("text.") {
-                    return Value::Object(format!("encoding:{}", lower.trim_start_matches("text.").trim_end_matches("encoding")));
+                    return Value::Object(format!(
+                        "encoding:{}",
+                        lower.trim_start_matches("text.").trim_end_matches("encoding")
+                    ));
                 }
                 if matches!(lower.as_str(), "string" | "char[]" | "byte[]") {
                     return given.named("argumentlist").or(given.positional(1)).cloned().unwrap_or(Value::Null);
@@ -530,7 +575,12 @@ impl Run<'_, '_, '_> {
             }
             "write-output" => match first {
                 Some(_) => {
-                    let all: Vec<Value> = given.arguments.iter().filter(|a| a.parameter.is_none()).filter_map(|a| a.value.clone()).collect();
+                    let all: Vec<Value> = given
+                        .arguments
+                        .iter()
+                        .filter(|a| a.parameter.is_none())
+                        .filter_map(|a| a.value.clone())
+                        .collect();
                     if all.len() == 1 { all.into_iter().next().unwrap_or(Value::Null) } else { list(all) }
                 }
                 None => given.named("inputobject").cloned().or(piped).unwrap_or(Value::Null),
@@ -542,7 +592,10 @@ impl Run<'_, '_, '_> {
             }
             "join-path" => {
                 let parent = given.named("path").or(first).map(Value::text);
-                let child = given.named("childpath").or(given.positional(usize::from(given.named("path").is_none()))).map(Value::text);
+                let child = given
+                    .named("childpath")
+                    .or(given.positional(usize::from(given.named("path").is_none())))
+                    .map(Value::text);
                 match (parent, child) {
                     (Some((parent, a)), Some((child, b))) => {
                         let parent = parent.trim_end_matches(['/', '\\']);
@@ -583,14 +636,13 @@ impl Run<'_, '_, '_> {
                 }
                 Value::unknown("$(…)")
             }
-            "import-module" | "using" => {
-                Value::Null
-            }
+            "import-module" | "using" => Value::Null,
             "." => {
                 self.forget();
                 Value::unknown("$(…)")
             }
-            "set-item" | "new-item" | "set-content" | "copy-item" | "rename-item" | "remove-item" | "move-item" | "si" | "ni" | "sc" => {
+            "set-item" | "new-item" | "set-content" | "copy-item" | "rename-item" | "remove-item" | "move-item"
+            | "si" | "ni" | "sc" => {
                 let touches = given.arguments.iter().filter_map(|argument| argument.value.as_ref()).any(|value| {
                     let text = value.text().0.to_lowercase();
                     let text = text.rsplit("::").next().unwrap_or(&text).to_owned();
@@ -609,8 +661,18 @@ impl Run<'_, '_, '_> {
     /// `-OutVariable x` and its like give a value to a variable.
     fn variable_of(&mut self, argument: &Argument, given: &Given) {
         const GIVES: &[&str] = &[
-            "outvariable", "ov", "errorvariable", "ev", "warningvariable", "wv", "informationvariable", "iv", "pipelinevariable", "pv",
-            "variable", "sessionvariable",
+            "outvariable",
+            "ov",
+            "errorvariable",
+            "ev",
+            "warningvariable",
+            "wv",
+            "informationvariable",
+            "iv",
+            "pipelinevariable",
+            "pv",
+            "variable",
+            "sessionvariable",
         ];
         let Some(name) = &argument.parameter else { return };
         let name = name.trim_start_matches(['-', '–', '—', '―']).to_lowercase();
@@ -641,9 +703,13 @@ impl Run<'_, '_, '_> {
                     self.opaque(start, "is a member whose name is filled in when it runs");
                 }
                 let of = piped.unwrap_or(Value::Null);
-                let arguments: Vec<Value> = given.named("argumentlist").or(given.positional(1)).map(Value::items).unwrap_or_default();
+                let arguments: Vec<Value> =
+                    given.named("argumentlist").or(given.positional(1)).map(Value::items).unwrap_or_default();
                 let is_property = super::dotnet::property(&of, &member);
-                if matches!(member.to_lowercase().as_str(), "name" | "fullname" | "length" | "count" | "path" | "id" | "value" | "basename") {
+                if matches!(
+                    member.to_lowercase().as_str(),
+                    "name" | "fullname" | "length" | "count" | "path" | "id" | "value" | "basename"
+                ) {
                     return is_property;
                 }
                 return self.call_method(&of, &member, &arguments, start);
@@ -692,7 +758,11 @@ impl Run<'_, '_, '_> {
     fn encoded(&mut self, given: &Given, start: usize) {
         let mut next = false;
         for argument in &given.arguments {
-            let name = argument.parameter.clone().or_else(|| argument.value.as_ref().map(|value| value.text().0)).unwrap_or_default();
+            let name = argument
+                .parameter
+                .clone()
+                .or_else(|| argument.value.as_ref().map(|value| value.text().0))
+                .unwrap_or_default();
             let name = name.trim_start_matches(['-', '/', '–', '—', '―']).to_lowercase();
             if next && let Some(value) = &argument.value {
                 let text = value.known().and_then(|text| super::encoded(&text));
@@ -732,7 +802,9 @@ impl Run<'_, '_, '_> {
                 continue;
             }
             let lower = text.to_lowercase();
-            let switch = ["/c", "/k", "/r", "-c", "-k", "/s/c", "/q/c", "/d/c", "/v:on/c", "/v/c"].into_iter().find(|switch| lower.starts_with(switch));
+            let switch = ["/c", "/k", "/r", "-c", "-k", "/s/c", "/q/c", "/d/c", "/v:on/c", "/v/c"]
+                .into_iter()
+                .find(|switch| lower.starts_with(switch));
             if let Some(switch) = switch {
                 found = true;
                 let rest = text.get(switch.len()..).unwrap_or("");
@@ -742,7 +814,9 @@ impl Run<'_, '_, '_> {
             }
         }
         let line = if words.len() > 1 {
-            let quoted = |word: &String| if word.contains(' ') && !word.contains('"') { format!("\"{word}\"") } else { word.clone() };
+            let quoted = |word: &String| {
+                if word.contains(' ') && !word.contains('"') { format!("\"{word}\"") } else { word.clone() }
+            };
             words.iter().map(quoted).collect::<Vec<_>>().join(" ")
         } else {
             words.concat()
@@ -767,7 +841,10 @@ impl Given {
                 !given.is_empty() && name.starts_with(&given)
             })
         })?;
-        argument.value.as_ref().or_else(|| self.arguments.get(index + 1).filter(|next| next.parameter.is_none())?.value.as_ref())
+        argument
+            .value
+            .as_ref()
+            .or_else(|| self.arguments.get(index + 1).filter(|next| next.parameter.is_none())?.value.as_ref())
     }
 
     fn after(&self, argument: &Argument) -> Option<&Value> {
@@ -795,8 +872,30 @@ impl Given {
 /// Parameters without a value that commands which are looked at here have.
 fn is_switch(name: &str) -> bool {
     const SWITCHES: &[&str] = &[
-        "recurse", "force", "verbose", "debug", "whatif", "confirm", "noenumerate", "wait", "nonewwindow", "passthru", "valueonly", "file",
-        "directory", "hidden", "system", "readonly", "all", "leaf", "parent", "resolve", "usenewenvironment", "loaduserprofile", "strict", "unique",
+        "recurse",
+        "force",
+        "verbose",
+        "debug",
+        "whatif",
+        "confirm",
+        "noenumerate",
+        "wait",
+        "nonewwindow",
+        "passthru",
+        "valueonly",
+        "file",
+        "directory",
+        "hidden",
+        "system",
+        "readonly",
+        "all",
+        "leaf",
+        "parent",
+        "resolve",
+        "usenewenvironment",
+        "loaduserprofile",
+        "strict",
+        "unique",
     ];
     let name = name.trim_start_matches(['-', '–', '—', '―']).to_lowercase();
     SWITCHES.iter().any(|switch| switch.starts_with(&name))

@@ -7,14 +7,16 @@ use super::value::{self, Block, Value, join, list};
 use crate::reader::{Certainty, Command, Word};
 
 /// Methods that, called on a text, a number, a list or a table, only make another value.
-const ON_DATA_ONLY: &[&str] = &["invoke", "delete", "moveto", "copyto", "create", "start", "kill", "invokereturnasis", "foreach", "where"];
+const ON_DATA_ONLY: &[&str] =
+    &["invoke", "delete", "moveto", "copyto", "create", "start", "kill", "invokereturnasis", "foreach", "where"];
 
 /// Returns a type's name as it is usually written, in lower case.
 pub(super) fn short(name: &str) -> String {
     let lower: String = name.to_lowercase().chars().filter(|c| *c != '`' && !plain(*c).is_whitespace()).collect();
     // `[Name, Assembly, Version=…]` is the type as well.
     let lower = if lower.contains("[") { lower } else { lower.split(',').next().unwrap_or("").to_owned() };
-    let stripped = ["system.management.automation.", "system."].into_iter().find_map(|prefix| lower.strip_prefix(prefix));
+    let stripped =
+        ["system.management.automation.", "system."].into_iter().find_map(|prefix| lower.strip_prefix(prefix));
     stripped.unwrap_or(&lower).to_owned()
 }
 
@@ -40,9 +42,11 @@ pub(super) fn automatic(name: &str) -> Option<Value> {
         "programfiles(x86)" => r"C:\Program Files (x86)",
         "psmodulepath" => r"C:\Program Files\WindowsPowerShell\Modules",
         "os" => "Windows_NT",
-        "home" | "userprofile" | "pwd" | "profile" | "psscriptroot" | "appdata" | "localappdata" | "temp" | "tmp" | "onedrive"
-        | "homepath" | "username" | "computername" | "userdomain" | "logonserver" | "host" | "executioncontext" => {
-            let written = if environment.is_some() { format!("$env:{}", environment.unwrap_or("")) } else { format!("${name}") };
+        "home" | "userprofile" | "pwd" | "profile" | "psscriptroot" | "appdata" | "localappdata" | "temp" | "tmp"
+        | "onedrive" | "homepath" | "username" | "computername" | "userdomain" | "logonserver" | "host"
+        | "executioncontext" => {
+            let written =
+                if environment.is_some() { format!("$env:{}", environment.unwrap_or("")) } else { format!("${name}") };
             return Some(Value::Text(written, Certainty::Perhaps));
         }
         _ => return None,
@@ -73,11 +77,14 @@ pub(super) fn property(of: &Value, member: &str) -> Value {
         (Value::Text(text, Certainty::Sure), "length") => {
             i64::try_from(text.chars().count()).map_or_else(|_| written(), Value::Number)
         }
-        (Value::List(items), "length" | "count") => i64::try_from(items.len()).map_or_else(|_| written(), Value::Number),
+        (Value::List(items), "length" | "count") => {
+            i64::try_from(items.len()).map_or_else(|_| written(), Value::Number)
+        }
         // What `Get-Item` and its like answer is told by its path here, and so are its names.
         (
             Value::Text(_, Certainty::Perhaps),
-            "fullname" | "path" | "pspath" | "providerpath" | "value" | "psiscontainer" | "target" | "source" | "definition",
+            "fullname" | "path" | "pspath" | "providerpath" | "value" | "psiscontainer" | "target" | "source"
+            | "definition",
         ) => of.clone(),
         (Value::Named(_), "name" | "definition" | "source" | "path") => of.clone(),
         (Value::Text(text, Certainty::Perhaps), "directory" | "directoryname" | "psparentpath") => {
@@ -98,7 +105,9 @@ pub(super) fn cast(of: &str, value: &Value) -> Value {
     match of.as_str() {
         "char" => character(value).unwrap_or_else(|| Value::unknown("$(…)")),
         "char[]" => match value {
-            Value::Text(text, certainty) => list(text.chars().map(|c| Value::Text(c.to_string(), *certainty)).collect()),
+            Value::Text(text, certainty) => {
+                list(text.chars().map(|c| Value::Text(c.to_string(), *certainty)).collect())
+            }
             _ => each(character),
         },
         "string" => {
@@ -106,7 +115,9 @@ pub(super) fn cast(of: &str, value: &Value) -> Value {
             Value::Text(text, certainty)
         }
         "string[]" | "object[]" | "array" | "byte[]" | "int[]" => match value {
-            Value::Text(text, Certainty::Sure) if matches!(of.as_str(), "byte[]" | "int[]") && text.chars().count() == 1 => {
+            Value::Text(text, Certainty::Sure)
+                if matches!(of.as_str(), "byte[]" | "int[]") && text.chars().count() == 1 =>
+            {
                 list(text.chars().map(|c| Value::Number(i64::from(u32::from(c)))).collect())
             }
             other => list(other.items()),
@@ -152,7 +163,11 @@ impl Run<'_, '_, '_> {
     fn told(&mut self, program: String, given: &[Value], start: usize) {
         let span = self.span(start);
         let word = |value: &Value| {
-            let items = if let Value::List(items) = value { items.iter().map(|item| one_word(item, span)).collect() } else { Vec::new() };
+            let items = if let Value::List(items) = value {
+                items.iter().map(|item| one_word(item, span)).collect()
+            } else {
+                Vec::new()
+            };
             Word { items, ..one_word(value, span) }
         };
         let args = given.iter().map(word).collect();
@@ -209,10 +224,16 @@ impl Run<'_, '_, '_> {
             ("convert", "frombase64string") => first.and_then(Value::known).and_then(|text| decoded(&text)).map(bytes),
             ("convert", "tobase64string") => None,
             ("convert", "toint32" | "toint16" | "tobyte" | "toint64" | "touint32" | "tochar") => {
-                let base = given.get(1).and_then(Value::number).and_then(|base| u32::try_from(base).ok()).filter(|base| (2..=36).contains(base));
+                let base = given
+                    .get(1)
+                    .and_then(Value::number)
+                    .and_then(|base| u32::try_from(base).ok())
+                    .filter(|base| (2..=36).contains(base));
                 let text = first.and_then(Value::known);
                 let number = match base {
-                    Some(base) => text.and_then(|text| i64::from_str_radix(&text.to_lowercase().replace("0x", ""), base).ok()),
+                    Some(base) => {
+                        text.and_then(|text| i64::from_str_radix(&text.to_lowercase().replace("0x", ""), base).ok())
+                    }
                     None => first.and_then(Value::number),
                 };
                 let number = number.map(Value::Number);
@@ -226,14 +247,19 @@ impl Run<'_, '_, '_> {
                 let items: Vec<Value> = rest.iter().flat_map(Value::items).collect();
                 Some(text_of(&items, &between))
             }
-            ("string", "new") | ("string", "copy") => Some(text_of(&given.iter().flat_map(Value::items).collect::<Vec<_>>(), "")),
+            ("string", "new") | ("string", "copy") => {
+                Some(text_of(&given.iter().flat_map(Value::items).collect::<Vec<_>>(), ""))
+            }
             ("string", "format") => {
                 let rest: Vec<Value> = given.get(1..).unwrap_or(&[]).iter().flat_map(Value::items).collect();
                 Some(value::format(first.unwrap_or(&Value::Null), &Value::List(rest)))
             }
             ("io.path", "combine") => Some(text_of(given, "\\")),
             ("environment", "getenvironmentvariable" | "expandenvironmentvariables") => {
-                first.and_then(Value::known).map(|name| automatic(&format!("env:{}", name.trim_matches('%').to_lowercase())).unwrap_or_else(|| Value::unknown(format!("$env:{name}"))))
+                first.and_then(Value::known).map(|name| {
+                    automatic(&format!("env:{}", name.trim_matches('%').to_lowercase()))
+                        .unwrap_or_else(|| Value::unknown(format!("$env:{name}")))
+                })
             }
             ("array", "reverse") => {
                 if let (Some(Value::List(items)), Some(target)) = (first, self.targets.last().cloned()) {
@@ -250,13 +276,18 @@ impl Run<'_, '_, '_> {
             }
             ("type", "gettype") => first.and_then(Value::known).map(|name| Value::Type(short(&name))),
             (of, "new") if of.starts_with("text.") && of.ends_with("encoding") => Some(Value::Object(encoding(of))),
-            ("collections.arraylist" | "collections.generic.list[string]" | "collections.generic.list[object]", "new") => Some(Value::List(Vec::new())),
+            (
+                "collections.arraylist" | "collections.generic.list[string]" | "collections.generic.list[object]",
+                "new",
+            ) => Some(Value::List(Vec::new())),
             _ => None,
         };
         if let Some(made) = made {
             return made;
         }
-        for block in given.iter().filter_map(|value| if let Value::Block(block) = value { Some(block.clone()) } else { None }) {
+        for block in
+            given.iter().filter_map(|value| if let Value::Block(block) = value { Some(block.clone()) } else { None })
+        {
             self.again(&block);
         }
         self.told(format!("[{of}]::{method}"), given, start);
@@ -274,13 +305,23 @@ impl Run<'_, '_, '_> {
                 return Value::unknown("$(…)");
             }
             (_, "invokescript" | "newscriptblock" | "addscript" | "createscriptblock") => {
-                let script = given.iter().find(|value| !matches!(value, Value::Truth(_) | Value::Number(_))).unwrap_or(&Value::Null);
-                return if method == "newscriptblock" { self.block_of(script, start) } else { self.run_value(script, start) };
+                let script = given
+                    .iter()
+                    .find(|value| !matches!(value, Value::Truth(_) | Value::Number(_)))
+                    .unwrap_or(&Value::Null);
+                return if method == "newscriptblock" {
+                    self.block_of(script, start)
+                } else {
+                    self.run_value(script, start)
+                };
             }
             (_, "getcommand" | "getcmdlet" | "getcommands") => {
                 return first.and_then(Value::known).map_or_else(|| Value::unknown("$(…)"), Value::Named);
             }
-            (Value::Block(_) | Value::Null | Value::Truth(_), "tostring" | "equals" | "gethashcode" | "gettype" | "getnewclosure" | "getsteppablepipeline") => {
+            (
+                Value::Block(_) | Value::Null | Value::Truth(_),
+                "tostring" | "equals" | "gethashcode" | "gettype" | "getnewclosure" | "getsteppablepipeline",
+            ) => {
                 return if method == "getnewclosure" { of.clone() } else { Value::unknown("$(…)") };
             }
             (Value::Object(name), "getstring") if name.starts_with("encoding:") => {
@@ -306,7 +347,9 @@ impl Run<'_, '_, '_> {
             (Value::Text(text, Certainty::Sure), m) if !ON_DATA_ONLY.contains(&m) => {
                 return on_text(text, m, given).unwrap_or_else(|| Value::unknown("$(…)"));
             }
-            (Value::List(_) | Value::Table(_) | Value::Number(_) | Value::Truth(_), m) if !ON_DATA_ONLY.contains(&m) => {
+            (Value::List(_) | Value::Table(_) | Value::Number(_) | Value::Truth(_), m)
+                if !ON_DATA_ONLY.contains(&m) =>
+            {
                 return match (m, of) {
                     ("tostring", _) => Value::sure(of.text().0),
                     ("getenumerator" | "toarray", _) => of.clone(),
@@ -315,7 +358,9 @@ impl Run<'_, '_, '_> {
             }
             _ => {}
         }
-        for block in given.iter().filter_map(|value| if let Value::Block(block) = value { Some(block.clone()) } else { None }) {
+        for block in
+            given.iter().filter_map(|value| if let Value::Block(block) = value { Some(block.clone()) } else { None })
+        {
             self.again(&block);
         }
         let mut words = vec![of.clone()];
@@ -372,7 +417,8 @@ fn backwards(given: &[Value]) -> Option<Value> {
     let text = given.first()?.known()?;
     let pattern = given.get(1)?.known()?;
     let to_left = given.get(2).is_some_and(|options| options.text().0.to_lowercase().contains("righttoleft"));
-    let mut letters: Vec<Value> = (pattern == ".").then(|| text.chars().map(|c| Value::sure(c.to_string())).collect())?;
+    let mut letters: Vec<Value> =
+        (pattern == ".").then(|| text.chars().map(|c| Value::sure(c.to_string())).collect())?;
     if to_left {
         letters.reverse();
     }
@@ -469,7 +515,9 @@ fn on_text(text: &str, method: &str, given: &[Value]) -> Option<Value> {
             let back = if method == "trimstart" { front } else { front.trim_end_matches(of.as_slice()) };
             back.to_owned()
         }
-        "tochararray" | "getenumerator" => return Some(list(text.chars().map(|c| Value::sure(c.to_string())).collect())),
+        "tochararray" | "getenumerator" => {
+            return Some(list(text.chars().map(|c| Value::sure(c.to_string())).collect()));
+        }
         "split" => {
             let by = word(0)?;
             if by.is_empty() {

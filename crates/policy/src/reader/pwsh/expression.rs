@@ -10,8 +10,26 @@ const WORDS: &[&[&str]] = &[
     &["and", "or", "xor"],
     &["band", "bor", "bxor", "shl", "shr"],
     &[
-        "eq", "ne", "gt", "ge", "lt", "le", "like", "notlike", "match", "notmatch", "contains", "notcontains", "in", "notin",
-        "replace", "split", "join", "is", "isnot", "as",
+        "eq",
+        "ne",
+        "gt",
+        "ge",
+        "lt",
+        "le",
+        "like",
+        "notlike",
+        "match",
+        "notmatch",
+        "contains",
+        "notcontains",
+        "in",
+        "notin",
+        "replace",
+        "split",
+        "join",
+        "is",
+        "isnot",
+        "as",
     ],
     &[],
     &[],
@@ -203,7 +221,9 @@ impl Run<'_, '_, '_> {
     fn begins_operand(&self) -> bool {
         match self.peek_plain() {
             Some('$' | '@' | '(' | '"' | '\'' | '[' | '{') => true,
-            Some(c) => c.is_ascii_digit() || (c == '-' && self.second().is_some_and(|c| c.is_ascii_digit() || c == 'j')),
+            Some(c) => {
+                c.is_ascii_digit() || (c == '-' && self.second().is_some_and(|c| c.is_ascii_digit() || c == 'j'))
+            }
             None => false,
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct World<'r> {
     pub(super) nesting: u32,
     pub(super) calls: u32,
     pub(super) pipelines: usize,
+    /// Where an expression stands that puts out its value.
+    pub(super) shown: Option<Span0>,
 }
 
 /// The reading of one text: the whole, or one that is made and run by it.
@@ -260,7 +262,10 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
     /// Reads a block again, now that it is known what it is given.
     pub(super) fn again(&mut self, block: &Block) -> Value {
         if self.world.calls >= MAX_CALLS {
-            self.world.reading.opaque.push((block.span.into(), "is called from within itself, or through too many others"));
+            self.world
+                .reading
+                .opaque
+                .push((block.span.into(), "is called from within itself, or through too many others"));
             return Value::unknown("$(…)");
         }
         let source = Rc::clone(&block.source);

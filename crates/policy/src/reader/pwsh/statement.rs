@@ -45,7 +45,11 @@ impl Run<'_, '_, '_> {
             }
         }
         let _ = until;
-        if made.len() == 1 { made.pop().unwrap_or(Value::Null) } else { list(made.iter().flat_map(Value::items).collect()) }
+        if made.len() == 1 {
+            made.pop().unwrap_or(Value::Null)
+        } else {
+            list(made.iter().flat_map(Value::items).collect())
+        }
     }
 
     pub(super) fn statement(&mut self) -> Value {
@@ -86,9 +90,12 @@ impl Run<'_, '_, '_> {
                 if !matches!(word.as_str(), "try") { Value::unknown("$(…)") } else { made }
             }
             "function" | "filter" | "workflow" => self.function(),
-            "begin" | "process" | "end" | "dynamicparam" | "clean" | "parallel" | "sequence" | "inlinescript" => self.body(),
+            "begin" | "process" | "end" | "dynamicparam" | "clean" | "parallel" | "sequence" | "inlinescript" => {
+                self.body()
+            }
             "return" | "throw" | "exit" | "break" | "continue" => {
                 self.blanks();
+                self.world.shown = Some(self.span(start));
                 match self.peek() {
                     None | Some(';' | '\n' | '}' | ')' | '\r') => Value::Null,
                     _ => self.statement(),
@@ -127,12 +134,14 @@ impl Run<'_, '_, '_> {
         let found = match word.as_str() {
             "if" | "elseif" | "while" | "until" | "for" | "foreach" | "param" => blank == Some('('),
             "switch" => matches!(blank, Some('(' | '-')),
-            "do" | "try" | "else" | "finally" | "begin" | "process" | "end" | "dynamicparam" | "clean" | "parallel" | "sequence"
-            | "inlinescript" => blank == Some('{'),
+            "do" | "try" | "else" | "finally" | "begin" | "process" | "end" | "dynamicparam" | "clean" | "parallel"
+            | "sequence" | "inlinescript" => blank == Some('{'),
             "catch" | "trap" => matches!(blank, Some('{' | '[')),
             "function" | "filter" | "workflow" | "class" | "enum" | "configuration" | "using" => next == Some(' '),
             "data" => blank == Some('{'),
-            "return" | "throw" | "exit" | "break" | "continue" => !next.is_some_and(|c| names(c) || c == '-' || c == '.'),
+            "return" | "throw" | "exit" | "break" | "continue" => {
+                !next.is_some_and(|c| names(c) || c == '-' || c == '.')
+            }
             _ => false,
         };
         if found {
@@ -342,7 +351,8 @@ impl Run<'_, '_, '_> {
     fn function(&mut self) -> Value {
         self.blanks();
         let start = self.at;
-        let name = self.take_while(|c| !plain(c).is_whitespace() && !matches!(c, '{' | '(' | '\n' | ';')).replace('`', "");
+        let name =
+            self.take_while(|c| !plain(c).is_whitespace() && !matches!(c, '{' | '(' | '\n' | ';')).replace('`', "");
         let name = super::scan::bare(&name);
         self.lines();
         let mut parameters = String::new();
@@ -370,6 +380,7 @@ impl Run<'_, '_, '_> {
             self.opaque(start, super::scan::CHANGES_NAMES);
         }
         self.world.functions.insert(name, block);
+        self.world.shown = Some(self.span(start));
         Value::Null
     }
 
@@ -407,7 +418,10 @@ impl Run<'_, '_, '_> {
                         } else {
                             None
                         };
-                        let by_name = named.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone());
+                        let by_name = named
+                            .iter()
+                            .find(|(known, _)| known.eq_ignore_ascii_case(&name))
+                            .map(|(_, value)| value.clone());
                         let value = by_name.or_else(|| given.next());
                         // A default may be overridden by whoever calls it another time.
                         let value = value.unwrap_or_else(|| match default {
@@ -509,7 +523,8 @@ impl Run<'_, '_, '_> {
             }
             self.blanks();
             let ends_line = self.peek() == Some('\n') || self.rest().starts_with("\r\n");
-            let goes_on = ends_line && self.rest().trim_start().starts_with('|') && !self.rest().trim_start().starts_with("||");
+            let goes_on =
+                ends_line && self.rest().trim_start().starts_with('|') && !self.rest().trim_start().starts_with("||");
             if goes_on {
                 self.lines();
             }
@@ -539,8 +554,10 @@ impl Run<'_, '_, '_> {
                 let rest = self.rest();
                 let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).unwrap_or(rest.len());
                 let word = rest.get(..end).unwrap_or("");
-                let number = word.chars().all(|c| c.is_ascii_digit() || c == '.') || super::value::number(word).is_some();
-                number && !matches!(rest.get(end..).and_then(|rest| rest.chars().next()), Some('\\' | '/' | '-' | '_') if !word.contains('.'))
+                let number =
+                    word.chars().all(|c| c.is_ascii_digit() || c == '.') || super::value::number(word).is_some();
+                number
+                    && !matches!(rest.get(end..).and_then(|rest| rest.chars().next()), Some('\\' | '/' | '-' | '_') if !word.contains('.'))
             }
             _ => false,
         }
@@ -552,16 +569,19 @@ impl Run<'_, '_, '_> {
         let value = self.expression();
         self.blanks();
         let rest = self.rest();
-        let operator = ["??=", "+=", "-=", "*=", "/=", "%=", "="].into_iter().find(|operator| rest.starts_with(operator));
+        let operator =
+            ["??=", "+=", "-=", "*=", "/=", "%=", "="].into_iter().find(|operator| rest.starts_with(operator));
         if let (Some(operator), true) = (operator, is_first) {
             self.at += operator.len();
             let targets = std::mem::take(&mut self.targets);
             self.lines();
             let right = self.statement();
             self.assign(targets, operator, &value, right, start);
+            self.world.shown = Some(self.span(start));
             return Value::Null;
         }
         self.targets.clear();
+        self.world.shown = Some(self.span(start));
         self.redirections(start, self.world.pipelines);
         value
     }
@@ -592,13 +612,22 @@ impl Run<'_, '_, '_> {
                     let span = self.span(start);
                     let text = value.text().0;
                     let pipeline = self.world.pipelines;
-                    self.emit(Command { assignments: vec![format!("{}={text}", rest.to_uppercase())], span, pipeline, ..Command::default() });
+                    self.emit(Command {
+                        assignments: vec![format!("{}={text}", rest.to_uppercase())],
+                        span,
+                        pipeline,
+                        ..Command::default()
+                    });
                 }
                 "function" | "alias" => self.opaque(start, super::scan::CHANGES_NAMES),
                 _ => self.write_drive(&bare, &value, start),
             }
         }
-        if matches!(bare.as_str(), "psdefaultparametervalues" | "psmoduleautoloadingpreference" | "outputencoding" | "errorview") && bare != "outputencoding" {
+        if matches!(
+            bare.as_str(),
+            "psdefaultparametervalues" | "psmoduleautoloadingpreference" | "outputencoding" | "errorview"
+        ) && bare != "outputencoding"
+        {
             self.opaque(start, "changes what commands are given from here on");
         }
         self.give(name, value);
@@ -621,7 +650,8 @@ impl Run<'_, '_, '_> {
             return;
         }
         let span = self.span(start);
-        let program = if of.starts_with('[') { format!("{}=", of.to_lowercase()) } else { format!(".{}=", name.to_lowercase()) };
+        let program =
+            if of.starts_with('[') { format!("{}=", of.to_lowercase()) } else { format!(".{}=", name.to_lowercase()) };
         let mut args: Vec<Word> = Vec::new();
         if !of.starts_with('[') {
             let held = held.unwrap_or_else(|| Value::unknown(format!("${of}")));
@@ -655,7 +685,13 @@ impl Run<'_, '_, '_> {
         }
         let start = self.at;
         self.at += rest.len() - body.len();
-        let operator = if self.eat(">>") { ">>" } else if self.eat(">") { ">" } else { "<" };
+        let operator = if self.eat(">>") {
+            ">>"
+        } else if self.eat(">") {
+            ">"
+        } else {
+            "<"
+        };
         if operator == "<" {
             self.bump();
         }
@@ -672,6 +708,6 @@ impl Run<'_, '_, '_> {
         if target.eq_ignore_ascii_case("null") || target.is_empty() && matches!(value, Value::Null) {
             return Some(None);
         }
-        Some(Some(Redirection { operator: operator.to_owned(), target }))
+        Some(Some(Redirection { operator: operator.to_owned(), target, certainty }))
     }
 }

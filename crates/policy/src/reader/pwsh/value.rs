@@ -182,8 +182,22 @@ pub(super) fn binary(operator: &str, left: &Value, right: &Value) -> Value {
 
 /// Operators that also exist with `c` and `i` before them.
 const NAMED: &[&str] = &[
-    "split", "replace", "eq", "ne", "gt", "ge", "lt", "le", "like", "notlike", "match", "notmatch", "contains",
-    "notcontains", "in", "notin",
+    "split",
+    "replace",
+    "eq",
+    "ne",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "like",
+    "notlike",
+    "match",
+    "notmatch",
+    "contains",
+    "notcontains",
+    "in",
+    "notin",
 ];
 
 fn add(left: &Value, right: &Value) -> Value {
