@@ -6,6 +6,7 @@ mod cases;
 mod fuzz;
 mod knowledge;
 mod properties;
+mod pwsh;
 mod rule_files;
 
 use provara_domain::{CommandText, Judgement, Shell, Verdict};

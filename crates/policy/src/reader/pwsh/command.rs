@@ -323,10 +323,17 @@ impl Run<'_, '_, '_> {
         while let Some(c) = self.peek() {
             match plain(c) {
                 '`' => {
+                    let start = self.at;
                     self.bump();
                     match self.bump() {
                         Some('\n') | None => {}
-                        Some(next) => text.push(escaped(next)),
+                        Some(next) => {
+                            // Which letters stand for something else differs between versions.
+                            if escaped(next) != next {
+                                self.opaque(start, "is a letter in one PowerShell and a control character in another");
+                            }
+                            text.push(next);
+                        }
                     }
                 }
                 '$' => {

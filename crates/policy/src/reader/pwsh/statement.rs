@@ -597,7 +597,7 @@ impl Run<'_, '_, '_> {
             };
             match target.part {
                 Part::Whole => self.give_checked(&target.name, value, start),
-                Part::Element => self.give(&target.name, Value::unknown(format!("${}", target.name))),
+                Part::Element => self.give_checked(&target.name, Value::unknown(format!("${}", target.name)), start),
                 Part::Property(name) => self.set_property(&target.name, &name, &value, start),
             }
         }
