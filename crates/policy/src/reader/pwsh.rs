@@ -4,10 +4,12 @@
 //! What a text does with .NET's types and objects is told as commands called `[type]::method` and `.method`, so that
 //! program knowledge speaks of them as of any other program. What cannot be followed is opaque.
 
+mod assign;
 mod command;
 mod dotnet;
 mod expression;
 mod lex;
+mod outcome;
 mod scan;
 mod statement;
 mod value;

@@ -337,7 +337,8 @@ fn base64(bytes: &[u8]) -> String {
         let group = chunk.iter().fold(0_u32, |group, byte| (group << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let index = usize::try_from((group >> (18 - 6 * place)) & 63).unwrap();
-            text.push(if place <= chunk.len() { char::from(LETTERS[index]) } else { '=' });
+            let letter = LETTERS.get(index).copied().map(char::from).unwrap();
+            text.push(if place <= chunk.len() { letter } else { '=' });
         }
     }
     text

@@ -297,6 +297,7 @@ impl Run<'_, '_, '_> {
     pub(super) fn call_method(&mut self, of: &Value, member: &str, given: &[Value], start: usize) -> Value {
         let method = member.to_lowercase();
         let first = given.first();
+        self.charge(of);
         match (of, method.as_str()) {
             (Value::Block(_), m) if m.starts_with("invoke") => return self.run_value(of, start),
             (Value::Named(name), m) if m.starts_with("invoke") => {

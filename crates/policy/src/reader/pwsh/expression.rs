@@ -71,6 +71,7 @@ impl Run<'_, '_, '_> {
             self.lines();
             let right = self.binary(level + 1);
             left = binary(&operator, &left, &right);
+            self.charge(&left);
         }
         left
     }
@@ -176,7 +177,7 @@ impl Run<'_, '_, '_> {
                         let (whole, certainty) = value::join(&value.items(), "");
                         Value::Text(whole, certainty)
                     }
-                    "split" | "isplit" | "csplit" => binary("split", &value, &Value::sure(r"\s+")),
+                    "split" | "isplit" | "csplit" => value::words(&value),
                     "not" | "bnot" => Value::unknown("$(…)"),
                     _ => {
                         self.opaque(start, "is an operator that is not known");
@@ -329,7 +330,7 @@ impl Run<'_, '_, '_> {
             Some('(') => {
                 self.bump();
                 self.bump();
-                let value = self.bracketed(false, Value::Null, |run| run.statements(Some(')')));
+                let value = self.bracketed(false, Value::Null, |run| run.statements());
                 self.close(')', start);
                 list(value.items())
             }
@@ -383,7 +384,7 @@ impl Run<'_, '_, '_> {
         self.bump();
         let inside = self.at;
         self.bracketed(false, (), |run| {
-            run.statements(Some('}'));
+            run.statements();
         });
         let source = self.since(inside);
         let source = source.into();
@@ -398,7 +399,7 @@ impl Run<'_, '_, '_> {
         match self.peek() {
             Some('(') => {
                 self.bump();
-                let value = self.bracketed(false, Value::Null, |run| run.statements(Some(')')));
+                let value = self.bracketed(false, Value::Null, |run| run.statements());
                 self.close(')', start);
                 (value, None)
             }
@@ -427,10 +428,11 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn lookup(&self, name: &str) -> Value {
+    fn lookup(&mut self, name: &str) -> Value {
         let bare = super::scan::bare(name);
-        if let Some(value) = self.world.variables.get(&bare) {
-            return value.clone();
+        if let Some(value) = self.world.variables.get(&bare).cloned() {
+            self.charge(&value);
+            return value;
         }
         super::dotnet::automatic(&bare).unwrap_or_else(|| Value::unknown(format!("${name}")))
     }
@@ -459,8 +461,8 @@ impl Run<'_, '_, '_> {
             let dotted = rest.strip_prefix(if optional { "?." } else { "." });
             let next = dotted.and_then(|after| after.chars().next()).map(plain);
             if next.is_some_and(|c| names(c) || matches!(c, '$' | '\'' | '"' | '(' | ' ' | '\n' | '`'))
-                && !(matches!(value, Value::Number(_)) && !rest.starts_with(".T"))
-                && !(matches!(next, Some(' ' | '\n')) && !matches!(self.after_dot(), Some(c) if names(c)))
+                && (!matches!(value, Value::Number(_)) || rest.starts_with(".T"))
+                && (!matches!(next, Some(' ' | '\n')) || matches!(self.after_dot(), Some(c) if names(c)))
             {
                 self.at += if optional { 2 } else { 1 };
                 self.lines();

@@ -112,6 +112,15 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
         Some(c)
     }
 
+    /// Counts what handling a value costs.
+    pub(super) const fn spend(&mut self, steps: u64) {
+        self.world.reading.steps = self.world.reading.steps.saturating_add(steps);
+    }
+
+    pub(super) fn charge(&mut self, value: &Value) {
+        self.spend(value.cost());
+    }
+
     pub(super) fn eat(&mut self, prefix: &str) -> bool {
         let found = self.rest().starts_with(prefix);
         if found {
@@ -254,9 +263,8 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
             return;
         }
         self.world.reading.texts.push((span.into(), text.to_owned()));
-        let (depth, pipeline) = (self.depth + 1, self.world.pipelines + 1);
+        let pipeline = self.world.pipelines + 1;
         self.world.pipelines = crate::reader::cmd::read_into(text, span, pipeline, self.world.reading);
-        let _ = depth;
     }
 
     /// Reads a block again, now that it is known what it is given.

@@ -1,9 +1,9 @@
 //! Statements: what runs, in which order, and perhaps.
 
+use super::command::{NAMED, PLACES};
 use super::lex::{names, plain};
-use super::scan::{Part, Run, Target};
-use super::value::{Block, Value, binary, list};
-use crate::reader::{Command, Redirection, Word};
+use super::scan::Run;
+use super::value::{Block, Value, list};
 
 /// A list of a `foreach` that is longer is not followed item by item.
 const MAX_UNROLLED: usize = 16;
@@ -11,18 +11,18 @@ const MAX_UNROLLED: usize = 16;
 impl Run<'_, '_, '_> {
     /// Reads a whole text.
     pub(super) fn whole(&mut self) -> Value {
-        let mut made = self.statements(None).items();
+        let mut made = self.statements().items();
         while self.at < self.text.len() {
             let start = self.at;
             self.bump();
             self.opaque(start, "closes a bracket that was not opened");
-            made.extend(self.statements(None).items());
+            made.extend(self.statements().items());
         }
         list(made)
     }
 
     /// Reads statements up to a closing bracket. Answers what they put out.
-    pub(super) fn statements(&mut self, until: Option<char>) -> Value {
+    pub(super) fn statements(&mut self) -> Value {
         let mut made = Vec::new();
         loop {
             self.lines();
@@ -44,7 +44,6 @@ impl Run<'_, '_, '_> {
                 self.opaque(start, "is not read");
             }
         }
-        let _ = until;
         if made.len() == 1 {
             made.pop().unwrap_or(Value::Null)
         } else {
@@ -175,7 +174,7 @@ impl Run<'_, '_, '_> {
             self.opaque(opened, "is control flow that is not read");
             return Value::Null;
         }
-        let made = self.bracketed(false, Value::Null, |run| run.statements(Some('}')));
+        let made = self.bracketed(false, Value::Null, |run| run.statements());
         self.close('}', opened);
         made
     }
@@ -222,12 +221,11 @@ impl Run<'_, '_, '_> {
     /// What runs many times is read twice: what it gives to variables holds when it begins again.
     fn in_loop(&mut self, work: impl Fn(&mut Self)) -> Value {
         let start = self.at;
-        let (commands, opaque) = (self.world.reading.commands.len(), self.world.reading.opaque.len());
+        let opaque = self.world.reading.opaque.len();
         let before = self.world.given.len();
         self.perhaps(|run| work(run));
         if self.world.given.len() > before {
             self.world.reading.opaque.truncate(opaque);
-            let _ = commands;
             self.at = start;
             self.perhaps(|run| work(run));
         }
@@ -242,7 +240,7 @@ impl Run<'_, '_, '_> {
             return;
         }
         self.bracketed(false, (), |run| {
-            run.statements(Some(')'));
+            run.statements();
         });
         self.close(')', opened);
     }
@@ -280,17 +278,11 @@ impl Run<'_, '_, '_> {
             });
         }
         let mut made = Vec::new();
-        let before = self.world.given.len();
         for item in known {
             self.at = body;
             self.give(&name, item);
             made.extend(self.body().items());
         }
-        let given = self.world.given.len();
-        if self.world.perhaps > 0 {
-            self.world.given.truncate(given);
-        }
-        let _ = before;
         list(made)
     }
 
@@ -370,7 +362,7 @@ impl Run<'_, '_, '_> {
         let inside = self.at;
         self.perhaps(|run| {
             run.bracketed(false, (), |run| {
-                run.statements(Some('}'));
+                run.statements();
             });
         });
         let source = format!("{parameters}{}", self.since(inside));
@@ -391,8 +383,8 @@ impl Run<'_, '_, '_> {
             self.opaque(opened, "are parameters that are not read");
             return;
         }
-        let mut given = self.world.variables.get("args").map(Value::items).unwrap_or_default().into_iter();
-        let named: Vec<(String, Value)> = match self.world.variables.get(" named") {
+        let mut given = self.world.variables.get(PLACES).map(Value::items).unwrap_or_default().into_iter();
+        let named: Vec<(String, Value)> = match self.world.variables.get(NAMED) {
             Some(Value::Table(pairs)) => pairs.clone(),
             _ => Vec::new(),
         };
@@ -561,153 +553,5 @@ impl Run<'_, '_, '_> {
             }
             _ => false,
         }
-    }
-
-    fn expression_stage(&mut self, is_first: bool) -> Value {
-        let start = self.at;
-        self.targets.clear();
-        let value = self.expression();
-        self.blanks();
-        let rest = self.rest();
-        let operator =
-            ["??=", "+=", "-=", "*=", "/=", "%=", "="].into_iter().find(|operator| rest.starts_with(operator));
-        if let (Some(operator), true) = (operator, is_first) {
-            self.at += operator.len();
-            let targets = std::mem::take(&mut self.targets);
-            self.lines();
-            let right = self.statement();
-            self.assign(targets, operator, &value, right, start);
-            self.world.shown = Some(self.span(start));
-            return Value::Null;
-        }
-        self.targets.clear();
-        self.world.shown = Some(self.span(start));
-        self.redirections(start, self.world.pipelines);
-        value
-    }
-
-    fn assign(&mut self, targets: Vec<Target>, operator: &str, before: &Value, right: Value, start: usize) {
-        let many = targets.len() > 1;
-        for (index, target) in targets.into_iter().enumerate() {
-            let value = match (many, &right) {
-                (true, Value::List(items)) => items.get(index).cloned().unwrap_or(Value::Null),
-                (true, _) => Value::unknown(format!("${}", target.name)),
-                _ if operator == "=" => right.clone(),
-                _ => binary(operator.trim_end_matches('='), before, &right),
-            };
-            match target.part {
-                Part::Whole => self.give_checked(&target.name, value, start),
-                Part::Element => self.give_checked(&target.name, Value::unknown(format!("${}", target.name)), start),
-                Part::Property(name) => self.set_property(&target.name, &name, &value, start),
-            }
-        }
-    }
-
-    /// Variables that change what names mean or what other programs do are told.
-    fn give_checked(&mut self, name: &str, value: Value, start: usize) {
-        let bare = super::scan::bare(name);
-        if let Some((drive, rest)) = bare.split_once(':') {
-            match drive {
-                "env" => {
-                    let span = self.span(start);
-                    let text = value.text().0;
-                    let pipeline = self.world.pipelines;
-                    self.emit(Command {
-                        assignments: vec![format!("{}={text}", rest.to_uppercase())],
-                        span,
-                        pipeline,
-                        ..Command::default()
-                    });
-                }
-                "function" | "alias" => self.opaque(start, super::scan::CHANGES_NAMES),
-                _ => self.write_drive(&bare, &value, start),
-            }
-        }
-        if matches!(
-            bare.as_str(),
-            "psdefaultparametervalues" | "psmoduleautoloadingpreference" | "outputencoding" | "errorview"
-        ) && bare != "outputencoding"
-        {
-            self.opaque(start, "changes what commands are given from here on");
-        }
-        self.give(name, value);
-    }
-
-    /// `${C:\file} = …` writes a file.
-    fn write_drive(&mut self, path: &str, value: &Value, start: usize) {
-        let span = self.span(start);
-        let args = vec![super::dotnet::one_word(&Value::sure(path), span), super::dotnet::one_word(value, span)];
-        let pipeline = self.world.pipelines;
-        self.emit(Command { program: "Set-Content".to_owned(), args, span, pipeline, ..Command::default() });
-    }
-
-    fn set_property(&mut self, of: &str, name: &str, value: &Value, start: usize) {
-        let held = self.world.variables.get(&super::scan::bare(of)).cloned();
-        if let Some(Value::Table(mut pairs)) = held {
-            pairs.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
-            pairs.push((name.to_owned(), value.clone()));
-            self.give(of, Value::Table(pairs));
-            return;
-        }
-        let span = self.span(start);
-        let program =
-            if of.starts_with('[') { format!("{}=", of.to_lowercase()) } else { format!(".{}=", name.to_lowercase()) };
-        let mut args: Vec<Word> = Vec::new();
-        if !of.starts_with('[') {
-            let held = held.unwrap_or_else(|| Value::unknown(format!("${of}")));
-            args.push(super::dotnet::one_word(&held, span));
-        }
-        args.push(super::dotnet::one_word(value, span));
-        let pipeline = self.world.pipelines;
-        self.emit(Command { program, args, span, pipeline, ..Command::default() });
-    }
-
-    /// Takes redirections of an expression.
-    fn redirections(&mut self, start: usize, pipeline: usize) {
-        let mut found: Vec<Redirection> = Vec::new();
-        self.blanks();
-        while let Some(redirection) = self.redirection() {
-            found.extend(redirection);
-            self.blanks();
-        }
-        if !found.is_empty() {
-            let span = self.span(start);
-            self.emit(Command { redirections: found, span, pipeline, ..Command::default() });
-        }
-    }
-
-    /// Takes a redirection; none where there is none.
-    pub(super) fn redirection(&mut self) -> Option<Option<Redirection>> {
-        let rest = self.rest();
-        let body = rest.strip_prefix(|c: char| c.is_ascii_digit() || c == '*').unwrap_or(rest);
-        if !body.starts_with('>') && !(body.len() == rest.len() && body.starts_with('<')) {
-            return None;
-        }
-        let start = self.at;
-        self.at += rest.len() - body.len();
-        let operator = if self.eat(">>") {
-            ">>"
-        } else if self.eat(">") {
-            ">"
-        } else {
-            "<"
-        };
-        if operator == "<" {
-            self.bump();
-        }
-        if self.eat("&") {
-            self.bump();
-            return Some(None);
-        }
-        self.blanks();
-        let value = self.argument();
-        let (target, certainty) = value.text();
-        if certainty == crate::reader::Certainty::Unknown {
-            self.opaque(start, "goes to a file whose name is filled in when it runs");
-        }
-        if target.eq_ignore_ascii_case("null") || target.is_empty() && matches!(value, Value::Null) {
-            return Some(None);
-        }
-        Some(Some(Redirection { operator: operator.to_owned(), target, certainty }))
     }
 }

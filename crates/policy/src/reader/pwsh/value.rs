@@ -2,17 +2,15 @@
 
 use std::rc::Rc;
 
-use regex::RegexBuilder;
-
 use crate::reader::{Certainty, Span0};
 
 /// Texts that are longer are not kept.
-pub(super) const MAX_TEXT: usize = 1 << 16;
+pub(super) const MAX_TEXT: usize = 1 << 14;
 /// Lists that are longer are not kept.
-const MAX_LIST: usize = 1 << 13;
+const MAX_LIST: usize = 1 << 11;
 /// Texts and patterns that are longer are not matched.
-const MAX_MATCHED: usize = 1 << 12;
-const MAX_PATTERN: usize = 64;
+const MAX_MATCHED: usize = 1 << 10;
+const MAX_PATTERN: usize = 32;
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -110,6 +108,17 @@ impl Value {
             Self::Null => Vec::new(),
             other => vec![other.clone()],
         }
+    }
+
+    /// Returns what handling it costs, in steps.
+    pub(super) fn cost(&self) -> u64 {
+        let cost = match self {
+            Self::Text(text, _) => text.len() / 64,
+            Self::List(items) => items.len(),
+            Self::Table(pairs) => pairs.len(),
+            _ => 0,
+        };
+        u64::try_from(cost).unwrap_or(u64::MAX)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -275,9 +284,57 @@ pub(super) fn format(left: &Value, right: &Value) -> Value {
     text(whole, certainty)
 }
 
-fn pattern(pattern: &Value, cased: bool) -> Option<regex::Regex> {
-    let pattern = pattern.known().filter(|pattern| pattern.len() <= MAX_PATTERN)?;
-    RegexBuilder::new(&pattern).case_insensitive(!cased).size_limit(1 << 16).dfa_size_limit(1 << 16).build().ok()
+/// A pattern of `-replace` and `-split`, as far as it is words with `|` between or one set of characters. Others are not
+/// followed: a pattern of a stranger may not cost what it likes.
+struct Pattern {
+    words: Vec<Vec<char>>,
+    cased: bool,
+}
+
+impl Pattern {
+    fn of(value: &Value, cased: bool) -> Option<Self> {
+        let text = value.known().filter(|text| text.len() <= MAX_PATTERN && !text.is_empty())?;
+        let set = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some(set) = set.filter(|set| !set.contains(['^', '-', '[', ']', '\\'])) {
+            return Some(Self { words: set.chars().map(|c| vec![c]).collect(), cased });
+        }
+        let (mut words, mut word) = (Vec::new(), Vec::new());
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => word.push(chars.next().filter(|c| !c.is_alphanumeric())?),
+                '|' => words.push(std::mem::take(&mut word)),
+                '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+                c => word.push(c),
+            }
+        }
+        words.push(word);
+        words.iter().all(|word| !word.is_empty()).then_some(Self { words, cased })
+    }
+
+    /// Returns the pieces of `text` between what matches.
+    fn pieces(&self, text: &str) -> Vec<String> {
+        let chars: Vec<char> = text.chars().collect();
+        let same = |a: char, b: char| a == b || (!self.cased && a.to_lowercase().eq(b.to_lowercase()));
+        let (mut pieces, mut piece, mut at) = (Vec::new(), String::new(), 0);
+        while let Some(c) = chars.get(at) {
+            let here = |word: &&Vec<char>| {
+                chars.get(at..at + word.len()).is_some_and(|there| there.iter().zip(*word).all(|(a, b)| same(*a, *b)))
+            };
+            match self.words.iter().find(here) {
+                Some(word) => {
+                    pieces.push(std::mem::take(&mut piece));
+                    at += word.len();
+                }
+                None => {
+                    piece.push(*c);
+                    at += 1;
+                }
+            }
+        }
+        pieces.push(piece);
+        pieces
+    }
 }
 
 fn matched(value: &Value) -> Option<(String, Certainty)> {
@@ -287,24 +344,33 @@ fn matched(value: &Value) -> Option<(String, Certainty)> {
 
 fn split(left: &Value, right: &Value, cased: bool) -> Value {
     let by = right.items();
-    let (Some(regex), Some((text, certainty))) = (by.first().and_then(|by| pattern(by, cased)), matched(left)) else {
+    let found = by.first().filter(|_| by.len() == 1).and_then(|by| Pattern::of(by, cased));
+    let (Some(pattern), Some((text, certainty))) = (found, matched(left)) else {
         return Value::unknown("$(…)");
     };
-    if by.len() > 1 {
-        return Value::unknown("$(…)");
+    list(pattern.pieces(&text).into_iter().map(|piece| Value::Text(piece, certainty)).collect())
+}
+
+/// Splits at blanks, as `-split` alone does.
+pub(super) fn words(of: &Value) -> Value {
+    match matched(of) {
+        Some((text, certainty)) => {
+            list(text.split_whitespace().map(|word| Value::Text(word.to_owned(), certainty)).collect())
+        }
+        None => Value::unknown("$(…)"),
     }
-    list(regex.split(&text).map(|part| Value::Text(part.to_owned(), certainty)).collect())
 }
 
 fn replace(left: &Value, right: &Value, cased: bool) -> Value {
     let by = right.items();
-    let new = by.get(1).map_or_else(|| Some(String::new()), Value::known);
-    let (Some(regex), Some(new)) = (by.first().and_then(|by| pattern(by, cased)), new) else {
-        return Value::unknown("$(…)");
-    };
+    let new = by.get(1).map_or_else(|| Some(String::new()), Value::known).filter(|new| !new.contains('$'));
+    let found = by.first().and_then(|by| Pattern::of(by, cased));
+    let (Some(pattern), Some(new)) = (found, new) else { return Value::unknown("$(…)") };
     let one = |value: &Value| match matched(value) {
-        Some((whole, certainty)) => text(regex.replace_all(&whole, new.as_str()).into_owned(), certainty),
-        None => Value::unknown("$(…)"),
+        Some((whole, certainty)) if (whole.len() + 1) * (new.len() + 1) <= MAX_TEXT => {
+            text(pattern.pieces(&whole).join(&new), certainty)
+        }
+        _ => Value::unknown("$(…)"),
     };
     match left {
         Value::List(items) => list(items.iter().map(one).collect()),
@@ -314,7 +380,7 @@ fn replace(left: &Value, right: &Value, cased: bool) -> Value {
 
 fn range(left: &Value, right: &Value) -> Value {
     let (Some(from), Some(to)) = (left.number(), right.number()) else { return Value::unknown("$(…)") };
-    if from.abs_diff(to) > 4_096 {
+    if from.abs_diff(to) > 1_024 {
         return Value::unknown("$(…)");
     }
     let numbers: Vec<Value> = if from <= to {
