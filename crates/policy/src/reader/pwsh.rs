@@ -29,6 +29,7 @@ pub(super) fn read_into(text: &str, reading: &mut Reading) {
         functions: HashMap::new(),
         given: Vec::new(),
         perhaps: 0,
+        jumps: 0,
         nesting: 0,
         calls: 0,
         pipelines: 0,

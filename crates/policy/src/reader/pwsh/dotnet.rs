@@ -182,7 +182,8 @@ impl Run<'_, '_, '_> {
             other => match other.known() {
                 Some(text) => {
                     let span = self.span(start);
-                    self.code(&text, span);
+                    // It is made, and perhaps run.
+                    self.perhaps(|run| run.code(&text, span));
                     Value::Block(Block { source: text.into(), span })
                 }
                 None => {
@@ -384,10 +385,14 @@ impl Run<'_, '_, '_> {
         }
         let before = self.world.variables.remove("_");
         let mut made = Vec::new();
+        let (given, jumps) = (self.world.given.len(), self.world.jumps);
         for item in items {
             self.world.variables.insert("_".to_owned(), item.clone());
             self.world.variables.insert("psitem".to_owned(), item.clone());
-            made.extend(self.again(block).items());
+            made.extend(self.again_here(block).items());
+        }
+        if self.world.jumps > jumps {
+            self.forget_since(given);
         }
         self.world.variables.remove("_");
         self.world.variables.remove("psitem");

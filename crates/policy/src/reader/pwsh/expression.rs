@@ -213,6 +213,10 @@ impl Run<'_, '_, '_> {
         self.blanks();
         if self.begins_operand() {
             let value = self.unary();
+            if short == "ref" {
+                // Whoever gets it can give the variable another value.
+                self.change_targets();
+            }
             return self.cast(&short, value, start);
         }
         self.at = before;
@@ -383,8 +387,11 @@ impl Run<'_, '_, '_> {
         let start = self.at;
         self.bump();
         let inside = self.at;
-        self.bracketed(false, (), |run| {
-            run.statements();
+        // Nobody knows whether it runs, nor in whose scope.
+        self.perhaps(|run| {
+            run.bracketed(false, (), |run| {
+                run.statements();
+            });
         });
         let source = self.since(inside);
         let source = source.into();

@@ -30,8 +30,11 @@ impl Run<'_, '_, '_> {
                     .or(given.positional(usize::from(given.named("name").is_none())))
                     .and_then(Value::known);
                 match (name, value) {
-                    (Some(name), Some(value)) if self.world.perhaps == 0 => {
+                    (Some(name), Some(value)) => {
                         self.world.aliases.insert(name.to_lowercase(), value);
+                        if self.world.perhaps > 0 {
+                            self.opaque(start, CHANGES_NAMES);
+                        }
                     }
                     _ => self.opaque(start, CHANGES_NAMES),
                 }

@@ -23,6 +23,8 @@ pub(super) struct World<'r> {
     pub(super) given: Vec<String>,
     /// How many conditions and loops stand around the place.
     pub(super) perhaps: u32,
+    /// How often something left what it stands in: a `continue`, a `return`.
+    pub(super) jumps: u32,
     pub(super) nesting: u32,
     pub(super) calls: u32,
     pub(super) pipelines: usize,
@@ -267,8 +269,14 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
         self.world.pipelines = crate::reader::cmd::read_into(text, span, pipeline, self.world.reading);
     }
 
-    /// Reads a block again, now that it is known what it is given.
+    /// Reads a block again, now that it is known what it is given. It runs in a scope of its own: what it sets may or
+    /// may not hold after it.
     pub(super) fn again(&mut self, block: &Block) -> Value {
+        self.perhaps(|run| run.again_here(block))
+    }
+
+    /// The same in the scope that it is called in.
+    pub(super) fn again_here(&mut self, block: &Block) -> Value {
         if self.world.calls >= MAX_CALLS {
             self.world
                 .reading
@@ -308,12 +316,18 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
         self.world.perhaps += 1;
         let made = work(self);
         self.world.perhaps -= 1;
+        self.forget_since(before);
+        made
+    }
+
+    /// Nothing is known of variables that got a value since.
+    pub(super) fn forget_since(&mut self, before: usize) {
         let given: Vec<String> = self.world.given.get(before..).unwrap_or(&[]).to_vec();
+        self.spend(u64::try_from(given.len()).unwrap_or(u64::MAX));
         for name in given {
             let value = Value::unknown(format!("${name}"));
             self.world.variables.insert(name, value);
         }
-        made
     }
 }
 

@@ -93,6 +93,7 @@ impl Run<'_, '_, '_> {
                 self.body()
             }
             "return" | "throw" | "exit" | "break" | "continue" => {
+                self.world.jumps += 1;
                 self.blanks();
                 self.world.shown = Some(self.span(start));
                 match self.peek() {
@@ -139,6 +140,7 @@ impl Run<'_, '_, '_> {
             "function" | "filter" | "workflow" | "class" | "enum" | "configuration" | "using" => next == Some(' '),
             "data" => blank == Some('{'),
             "return" | "throw" | "exit" | "break" | "continue" => {
+                self.world.jumps += 1;
                 !next.is_some_and(|c| names(c) || c == '-' || c == '.')
             }
             _ => false,
@@ -278,10 +280,14 @@ impl Run<'_, '_, '_> {
             });
         }
         let mut made = Vec::new();
+        let (given, jumps) = (self.world.given.len(), self.world.jumps);
         for item in known {
             self.at = body;
             self.give(&name, item);
             made.extend(self.body().items());
+        }
+        if self.world.jumps > jumps {
+            self.forget_since(given);
         }
         list(made)
     }
