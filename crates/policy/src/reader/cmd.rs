@@ -315,7 +315,9 @@ impl Lines<'_> {
             let at = args.iter().position(|word| matches!(word.to_lowercase().as_str(), "/c" | "/k" | "/r"));
             if let Some(rest) = at.and_then(|at| args.get(at + 1..)) {
                 let line = rest.join(" ");
-                self.emit(program.clone(), args, redirections);
+                // What it runs is told by itself.
+                let own = at.and_then(|at| args.get(..=at)).unwrap_or(&[]);
+                self.emit(program.clone(), own, redirections);
                 return self.read(&line);
             }
         }

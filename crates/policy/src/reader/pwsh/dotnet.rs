@@ -105,6 +105,7 @@ pub(super) fn cast(of: &str, value: &Value) -> Value {
     match of.as_str() {
         "char" => character(value).unwrap_or_else(|| Value::unknown("$(…)")),
         "char[]" => match value {
+            Value::Text(text, _) if text.len() > value::MAX_LIST => Value::unknown("@(…)"),
             Value::Text(text, certainty) => {
                 list(text.chars().map(|c| Value::Text(c.to_string(), *certainty)).collect())
             }
@@ -521,6 +522,7 @@ fn on_text(text: &str, method: &str, given: &[Value]) -> Option<Value> {
             let back = if method == "trimstart" { front } else { front.trim_end_matches(of.as_slice()) };
             back.to_owned()
         }
+        "tochararray" | "getenumerator" if text.len() > value::MAX_LIST => return None,
         "tochararray" | "getenumerator" => {
             return Some(list(text.chars().map(|c| Value::sure(c.to_string())).collect()));
         }

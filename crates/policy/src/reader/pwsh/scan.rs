@@ -7,6 +7,8 @@ use super::lex::plain;
 use super::value::{Block, Value};
 use crate::reader::{Command, MAX_DEPTH, MAX_STEPS, Reading, Span0};
 
+/// Reading costs more a step here than elsewhere; what needs more than this is refused.
+const BUDGET: u64 = MAX_STEPS / 2;
 /// How many braces, brackets and parentheses within each other are read. Below it anything may hide.
 const MAX_NESTING: u32 = 28;
 /// How many functions within each other are followed with what they were given; their bodies are read in any case.
@@ -107,7 +109,7 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
         let c = self.peek()?;
         self.at += c.len_utf8();
         self.world.reading.steps += 1;
-        if self.world.reading.steps > MAX_STEPS {
+        if self.world.reading.steps > BUDGET {
             self.world.reading.too_deep = true;
             self.at = self.text.len();
         }
@@ -285,6 +287,7 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
             return Value::unknown("$(…)");
         }
         let source = Rc::clone(&block.source);
+        self.spend(32 + u64::try_from(source.len()).unwrap_or(u64::MAX));
         self.world.calls += 1;
         let mut inner = Run::new(&source, 0, self.world);
         (inner.fixed, inner.depth) = (Some(block.span), self.depth);
@@ -294,6 +297,7 @@ impl<'t, 'w, 'r> Run<'t, 'w, 'r> {
     }
 
     pub(super) fn emit(&mut self, command: Command) {
+        self.spend(16);
         self.world.reading.commands.push(command);
     }
 

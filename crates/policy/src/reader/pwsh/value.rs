@@ -7,7 +7,7 @@ use crate::reader::{Certainty, Span0};
 /// Texts that are longer are not kept.
 pub(super) const MAX_TEXT: usize = 1 << 14;
 /// Lists that are longer are not kept.
-const MAX_LIST: usize = 1 << 11;
+pub(super) const MAX_LIST: usize = 1 << 11;
 /// Texts and patterns that are longer are not matched.
 const MAX_MATCHED: usize = 1 << 10;
 const MAX_PATTERN: usize = 32;
@@ -43,8 +43,12 @@ impl Value {
         Self::Text(text.into(), Certainty::Sure)
     }
 
+    /// Returns what is known only when it runs, as it is written; a long chain of calls is cut.
     pub(super) fn unknown(written: impl Into<String>) -> Self {
-        Self::Text(written.into(), Certainty::Unknown)
+        const MOST: usize = 96;
+        let written = written.into();
+        let shown = if written.len() > MOST { "$(…)".to_owned() } else { written };
+        Self::Text(shown, Certainty::Unknown)
     }
 
     /// Returns it as text, with how sure that is.
@@ -114,8 +118,8 @@ impl Value {
     pub(super) fn cost(&self) -> u64 {
         let cost = match self {
             Self::Text(text, _) => text.len() / 64,
-            Self::List(items) => items.len(),
-            Self::Table(pairs) => pairs.len(),
+            Self::List(items) => items.len() * 2,
+            Self::Table(pairs) => pairs.len() * 8,
             _ => 0,
         };
         u64::try_from(cost).unwrap_or(u64::MAX)
@@ -315,7 +319,7 @@ impl Pattern {
     /// Returns the pieces of `text` between what matches.
     fn pieces(&self, text: &str) -> Vec<String> {
         let chars: Vec<char> = text.chars().collect();
-        let same = |a: char, b: char| a == b || (!self.cased && a.to_lowercase().eq(b.to_lowercase()));
+        let same = |a: char, b: char| a == b || (!self.cased && a.eq_ignore_ascii_case(&b));
         let (mut pieces, mut piece, mut at) = (Vec::new(), String::new(), 0);
         while let Some(c) = chars.get(at) {
             let here = |word: &&Vec<char>| {
@@ -401,15 +405,17 @@ pub(super) fn index(of: &Value, by: &Value) -> Value {
     if of.is_open() && !matches!(of, Value::List(_)) {
         return Value::unknown("$(…)");
     }
-    let items: Vec<Value> = match of {
-        Value::Text(text, certainty) => text.chars().map(|c| Value::Text(c.to_string(), *certainty)).collect(),
-        other => other.items(),
+    let letters: Vec<char> = if let Value::Text(text, _) = of { text.chars().collect() } else { Vec::new() };
+    let length = if let Value::List(items) = of { items.len() } else { letters.len().max(1) };
+    let element = |at: usize| match of {
+        Value::List(items) => items.get(at).cloned(),
+        Value::Text(_, certainty) => letters.get(at).map(|c| Value::Text(c.to_string(), *certainty)),
+        other => Some(other.clone()).filter(|_| at == 0),
     };
     let at = |by: &Value| {
         let index = by.number()?;
-        let length = i64::try_from(items.len()).ok()?;
-        let index = usize::try_from(if index < 0 { index + length } else { index }).ok()?;
-        Some(items.get(index).cloned().unwrap_or(Value::Null))
+        let index = if index < 0 { index + i64::try_from(length).ok()? } else { index };
+        Some(usize::try_from(index).ok().and_then(element).unwrap_or(Value::Null))
     };
     match by {
         Value::List(many) => list(many.iter().filter_map(at).collect()),
