@@ -1,5 +1,6 @@
 //! `provara serve`: everything is made here and wired together, and ends here in order.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, Name, Profiles, Role, Roles, Timestamp, TokenId};
+use provara_domain::{Actor, EnvName, Name, Profiles, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
-use provara_runner::{HelperProgram, Mounts, RunLimits, Runner, RunnerConfig};
+use provara_runner::{HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -32,8 +33,6 @@ use crate::{client, clock, mirror, profiles, redaction, retention, rules, secret
 const GRACE: Duration = Duration::from_secs(10);
 /// How many commands run at once.
 const MAX_RUNS: usize = 32;
-/// What a command inherits of the server's environment.
-const INHERITED: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// The version that the log and `/status` tell.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -218,7 +217,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, rulebook: Rulebook) -> Re
     register(&store, settings, &keys).await?;
     let own = prepare::own_files(settings, &binary);
     drop_exposed(&store, &own).await?;
-    let runner = start_runner(settings, &binary, &workspace).await?;
+    let runner = start_runner(settings, &profiles, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
         tracing::warn!(problem, cure = prepare::cure(problem), "commands cannot be confined here and will not be run");
         // Some hosts may come to run commands without mounts of their own. What needs them must not wait for that day.
@@ -322,15 +321,21 @@ fn configured(name: &str, number: u64, roles: &[Role], secret: &Secret) -> Resul
     })
 }
 
-async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Result<Runner, Failure> {
+async fn start_runner(
+    settings: &Settings,
+    profiles: &Profiles,
+    binary: &Path,
+    workspace: &str,
+) -> Result<Runner, Failure> {
     // Opened now: the program may be replaced on disk while the server runs, and the helper must be of this version.
     let opened = File::open(binary)?;
     let program = {
         use std::os::fd::AsRawFd as _;
         PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
     };
-    let environment =
-        INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    let named: BTreeSet<&str> =
+        profiles.iter().flat_map(|profile| &profile.grants().environment).map(EnvName::as_str).collect();
+    let environment = named.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
     let mut protected = settings.files.clone();
     protected.extend(settings.tls_key.clone());
     protected.push(settings.root.join(".env"));
@@ -345,7 +350,6 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
         helper: HelperProgram { program, arguments: vec!["__helper".into()], opened: Some(opened) },
         environment,
         workspace: workspace.to_owned(),
-        limits: RunLimits::default(),
         allow_host_same_user: settings.allow_host_same_user,
     })
     .await

@@ -20,14 +20,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2};
-use provara_domain::{Limit, Mechanism, SpawnFailure, Usage};
+use provara_domain::{Limit, Mechanism, Resource, ResourceLimits, SpawnFailure, Usage};
 use provara_faults::{Place, reached};
 
 use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
 use crate::groups::{Delegated, Groups};
 use crate::protocol::{
-    BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, RunLimits, Spec, TERMINATE, Used, read_spec, receive,
+    BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, Spec, TERMINATE, Used, read_spec, receive,
 };
 use crate::sys;
 
@@ -243,7 +243,7 @@ fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid, bou
 /// What a run may have, and what counts it.
 struct Bounds<'a> {
     groups: &'a Groups,
-    limits: RunLimits,
+    limits: ResourceLimits,
 }
 
 impl Bounds<'_> {
@@ -255,7 +255,7 @@ impl Bounds<'_> {
 
     /// When to look next, if nothing is told.
     fn soonest(&self) -> Option<Duration> {
-        let spending = self.limits.cpu_s.and_then(|_| self.until_spent());
+        let spending = self.limits.get(Resource::Cpu).and_then(|_| self.until_spent());
         spending.into_iter().chain(self.groups.rhythm()).min()
     }
 
@@ -269,12 +269,12 @@ impl Bounds<'_> {
     }
 
     fn cpu_micros(&self) -> u64 {
-        self.limits.cpu_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000))
+        self.limits.get(Resource::Cpu).map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000))
     }
 }
 
 /// What the reaped children of this process used, and which limit that shows to have been met.
-fn used(groups: &Groups, limits: RunLimits, exceeded: Option<Limit>) -> Used {
+fn used(groups: &Groups, limits: ResourceLimits, exceeded: Option<Limit>) -> Used {
     const BLOCK: u64 = 512; // in which traffic of disks is counted
     let mut usage =
         Usage { memory_peak_bytes: groups.memory_peak(), processes_peak: groups.processes_peak(), ..Usage::default() };
@@ -287,7 +287,7 @@ fn used(groups: &Groups, limits: RunLimits, exceeded: Option<Limit>) -> Used {
         usage.disk_written_bytes = count(children.block_writes()).saturating_mul(BLOCK);
     }
     // Of all processes together: each of them may have stayed within what the kernel lets one have.
-    let spent = limits.cpu_s.is_some_and(|most| usage.cpu_ms >= most.saturating_mul(1000));
+    let spent = limits.get(Resource::Cpu).is_some_and(|most| usage.cpu_ms >= most.saturating_mul(1000));
     let exceeded = exceeded.or_else(|| groups.exceeded()).or_else(|| spent.then_some(Limit::Cpu));
     Used { usage, exceeded }
 }
@@ -343,11 +343,11 @@ enum End {
 }
 
 /// The report of the shell's end. A signal that the kernel sends at a limit says which one it was.
-fn end_of(end: End, left: Left, mut used: Used, limits: RunLimits) -> Report {
+fn end_of(end: End, left: Left, mut used: Used, limits: ResourceLimits) -> Report {
     let sent = |signal, limit: Option<u64>| matches!(end, End::Signalled(found) if found == signal) && limit.is_some();
-    if sent(Signal::SIGXFSZ, limits.file_size) {
+    if sent(Signal::SIGXFSZ, limits.get(Resource::FileSize)) {
         used.exceeded = Some(Limit::FileSize);
-    } else if sent(Signal::SIGXCPU, limits.cpu_s) {
+    } else if sent(Signal::SIGXCPU, limits.get(Resource::Cpu)) {
         used.exceeded = Some(Limit::Cpu);
     }
     match end {
@@ -391,7 +391,7 @@ fn signal_number(signal: Signal) -> u8 {
 /// the shell. Returns why it did not, or nothing when there never was a run.
 fn be_shell(
     frame: Frame,
-    limits: RunLimits,
+    limits: ResourceLimits,
     control: &UnixStream,
     inlet: OwnedFd,
     mut made: Vec<Mechanism>,
@@ -412,7 +412,7 @@ fn be_shell(
         Err(error) => return Some(refused(&error)),
     };
     reached(Place::ShellReceived);
-    let (view, secrets) = match finish_view(frame, &ground, &run.spec) {
+    let (view, seen) = match finish_view(frame, &ground, &run.spec) {
         Ok(view) => view,
         Err(stopped) => return Some(stopped.advised(frame.user)),
     };
@@ -421,7 +421,7 @@ fn be_shell(
     if let Err(error) = take_streams(&run, frame) {
         return Some(refused(&error));
     }
-    match give_up_rights(frame, walls, &run.spec, &secrets) {
+    match give_up_rights(frame, walls, &run.spec, &seen) {
         Ok(rights) => made.extend(rights),
         Err(stopped) => return Some(stopped),
     }

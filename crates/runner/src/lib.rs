@@ -14,6 +14,7 @@ pub mod egress;
 mod files;
 mod groups;
 mod helper;
+mod places;
 mod probe;
 mod profile;
 mod protocol;
@@ -22,8 +23,8 @@ mod spares;
 mod sys;
 
 pub use helper::helper_main;
-pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
-pub use protocol::{HelperProgram, RunLimits};
+pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
+pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
 };

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Enforced, Limit, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp, Usage,
+    Claim, Enforced, Limit, Mechanism, Outcome, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream,
+    Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
 use serde::Serialize;
@@ -22,8 +23,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::probe;
+use crate::profile::{Demand, demand};
 use crate::protocol::{
-    Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed,
+    Calls, FilesSpec, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
 };
 use crate::spares::Spares;
 
@@ -47,12 +49,10 @@ pub struct RunnerConfig {
     pub run_as: Option<String>,
     /// What becomes the helper.
     pub helper: HelperProgram,
-    /// What every command inherits.
+    /// The server's variables that profiles may name; each command inherits those that its own one names.
     pub environment: Vec<(String, String)>,
     /// The workspace in which the host is probed at start.
     pub workspace: String,
-    /// How much of the machine each run may use.
-    pub limits: RunLimits,
     /// Whether the profile `host` may run as the server's own user, who can reach what the mounts do not cover.
     pub allow_host_same_user: bool,
 }
@@ -136,6 +136,8 @@ impl RunHandle {
 pub struct Runner {
     config: RunnerConfig,
     user: User,
+    /// What stands ready: the frame of the default profile, and of all that differ from it in their files alone.
+    usual: Frame,
     spares: Mutex<Spares>,
     host: HostReport,
     /// What the trial run managed, although it was confined.
@@ -151,7 +153,8 @@ impl Runner {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
         let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
-        let mut runner = Self { config, user, spares, host, breach: None };
+        let usual = Frame { view: View::Own, calls: Calls::Nobody, user, limits: Profile::workspace().grants().limits };
+        let mut runner = Self { config, user, usual, spares, host, breach: None };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -172,7 +175,7 @@ impl Runner {
     pub fn make_ready(&self) {
         // Where nothing can be confined, nothing will run.
         if self.host.problem.is_none()
-            && let Err(error) = self.spares().fill(self.frame(true), &self.config.helper)
+            && let Err(error) = self.spares().fill(self.usual, &self.config.helper)
         {
             tracing::warn!(%error, "could not make ready for the next run");
         }
@@ -182,11 +185,9 @@ impl Runner {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    const fn frame(&self, confined: bool) -> Frame {
-        Frame { confined, user: self.user, limits: self.config.limits }
-    }
-
-    /// Runs what `claim` permits, in `workspace`, and returns when no process of it is left.
+    /// Runs what `claim` permits, in `workspace` and under `profile`, and returns when no process of it is left.
+    ///
+    /// `profile` MUST be what was decided on: whoever holds the claim has compared its digest.
     ///
     /// Output goes to `output` as it comes; a slow receiver slows the command, a gone one does not.
     ///
@@ -195,6 +196,7 @@ impl Runner {
     pub async fn run(
         &self,
         claim: Claim,
+        profile: &Profile,
         workspace: &str,
         started_at: Timestamp,
         output: mpsc::Sender<Chunk>,
@@ -203,7 +205,7 @@ impl Runner {
         let limit = Duration::from_secs(u64::from(claim.limits().timeout_s));
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
-        let ended = match self.spec(&claim, workspace) {
+        let ended = match self.spec(&claim, profile, workspace) {
             Ok((frame, spec)) => self.execute(frame, &spec, &input, limit, output, control).await?,
             Err(outcome) => Ended::at_once(outcome),
         };
@@ -222,22 +224,16 @@ impl Runner {
         })
     }
 
-    fn spec(&self, claim: &Claim, workspace: &str) -> Result<(Frame, Spec), Outcome> {
+    fn spec(&self, claim: &Claim, profile: &Profile, workspace: &str) -> Result<(Frame, Spec), Outcome> {
         let plan = claim.plan();
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
         if let Some(message) = self.breach.clone() {
             return Err(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message });
         }
-        let confined = match claim.profile().as_str() {
-            ProfileName::WORKSPACE => true,
-            ProfileName::HOST if self.user.from_root || self.config.allow_host_same_user => false,
-            ProfileName::HOST => {
-                let why = "the profile `host` would run as the server's own user and could approve other commands; run \
-                           the server as root, or set AGENT_HUB_ALLOW_HOST_SAME_USER=1";
-                return Err(refused(why.into()));
-            }
-            other => return Err(refused(format!("this runner has no profile called `{other}`"))),
-        };
+        if profile.name() != claim.profile() {
+            return Err(refused(format!("the claim is for the profile `{}`", claim.profile())));
+        }
+        let frame = self.frame(profile, claim.limits().resources)?;
         // By components: `/srv/work2` does not lie in `/srv/work`.
         let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
         let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
@@ -248,50 +244,137 @@ impl Runner {
         let mut arguments = vec![shell];
         arguments.extend(plan.shell.arguments().iter().map(|argument| (*argument).to_owned()));
         arguments.push(plan.command.as_str().to_owned());
-        let mut environment = self.config.environment.clone();
-        environment.push(("PATH".into(), PATH.into()));
-        environment.push(("HOME".into(), workspace.into()));
+        let mut environment = self.inherited(profile);
+        for (name, value) in [("PATH", PATH), ("HOME", workspace)] {
+            environment.retain(|(known, _)| known != name);
+            environment.push((name.to_owned(), value.to_owned()));
+        }
         // What the plan names comes last and so wins; the approver has seen it.
         for (name, value) in &plan.env {
             environment.retain(|(known, _)| known != name.as_str());
             environment.push((name.as_str().to_owned(), value.clone()));
         }
-        Ok((self.frame(confined), self.spec_of(arguments, environment, workspace, cwd)))
+        let files = FilesSpec::from(&profile.grants().files);
+        let (workspace, cwd, hidden) = (workspace.to_owned(), cwd.to_owned(), self.own_files());
+        Ok((frame, Spec { arguments, environment, workspace, cwd, files, hidden }))
     }
 
-    fn spec_of(&self, arguments: Vec<String>, environment: Vec<(String, String)>, workspace: &str, cwd: &str) -> Spec {
+    /// What stands before a run of `profile` is known, or why this host cannot hold it.
+    fn frame(&self, profile: &Profile, lowered: ResourceLimits) -> Result<Frame, Outcome> {
+        let unheld = |message| Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message };
+        let Demand { view, calls, user } = demand(profile).map_err(unheld)?;
+        let user = match user {
+            Some(name) => self.user_named(name.as_str()).map_err(unheld)?,
+            None => self.user,
+        };
+        if view == View::Host && !user.from_root && !self.config.allow_host_same_user {
+            let message = "the profile `host` would run as the server's own user and could approve other commands; run the \
+                           server as root, or set AGENT_HUB_ALLOW_HOST_SAME_USER=1";
+            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Refused, message: message.into() });
+        }
+        Ok(Frame { view, calls, user, limits: profile.grants().limits.and(lowered) })
+    }
+
+    /// The user that a profile names. Only root can become somebody else.
+    fn user_named(&self, name: &str) -> Result<User, String> {
+        let found = nix::unistd::User::from_name(name).ok().flatten();
+        let Some(found) = found.filter(|found| !found.uid.is_root()) else {
+            return Err(format!("the profile runs as `{name}`, and this host has no such user beside root; make one"));
+        };
+        let user = User { uid: found.uid.as_raw(), gid: found.gid.as_raw(), from_root: self.user.from_root };
+        if self.user.from_root || (user.uid, user.gid) == (self.user.uid, self.user.gid) {
+            return Ok(user);
+        }
+        Err(format!(
+            "the profile runs as `{name}`, and a server that is not root cannot change users; start the server as root, or \
+             take `user` out of the profile"
+        ))
+    }
+
+    fn inherited(&self, profile: &Profile) -> Vec<(String, String)> {
+        let names = &profile.grants().environment;
+        let named = |name: &str| names.iter().any(|known| known.as_str() == name);
+        self.config.environment.iter().filter(|(name, _)| named(name)).cloned().collect()
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
         let mut hidden = vec![self.config.runtime.clone()];
         hidden.extend(self.config.protected.iter().cloned());
-        let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
-        Spec { arguments, environment, workspace, cwd, hidden }
+        hidden
     }
 
     /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
     /// promises.
     async fn probe(&mut self) {
+        let (frame, spec) = self.trial(self.usual, &Profile::workspace());
+        match self.tried(frame, &spec).await {
+            Tried::Held(mechanisms) => self.host.mechanisms = mechanisms,
+            Tried::Breached(mechanisms, problem) => {
+                self.host.mechanisms = mechanisms;
+                self.host.problem = Some(problem.clone());
+                self.breach = Some(problem);
+            }
+            Tried::NotStarted(mechanisms, problem) => {
+                self.host.mechanisms = mechanisms;
+                self.host.problem = Some(problem);
+            }
+        }
+    }
+
+    /// Returns why this host cannot hold `profile`, by trying it, where that is so.
+    pub async fn problem_with(&self, profile: &Profile) -> Option<String> {
+        if let Some(breach) = &self.breach {
+            return Some(breach.clone());
+        }
+        match self.frame(profile, ResourceLimits::default()) {
+            // What nothing confines has nothing to be tried.
+            Ok(frame) if frame.view == View::Host => self.host.problem.clone(),
+            Ok(frame) => {
+                let (frame, spec) = self.trial(frame, profile);
+                match self.tried(frame, &spec).await {
+                    Tried::Held(_) => None,
+                    Tried::Breached(_, problem) | Tried::NotStarted(_, problem) => Some(problem),
+                }
+            }
+            Err(Outcome::SpawnFailed { message, .. }) => Some(message),
+            Err(outcome) => Some(format!("it would end as {}", outcome.as_str())),
+        }
+    }
+
+    fn trial(&self, frame: Frame, profile: &Profile) -> (Frame, Spec) {
         let mut arguments = ["/bin/sh", "-c", probe::SCRIPT, "sh"].map(str::to_owned).to_vec();
         arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
-        let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "");
+        let spec = Spec {
+            arguments,
+            environment: Vec::new(),
+            workspace: self.config.workspace.clone(),
+            cwd: String::new(),
+            files: FilesSpec::from(&profile.grants().files),
+            hidden: self.own_files(),
+        };
+        (frame, spec)
+    }
+
+    async fn tried(&self, frame: Frame, spec: &Spec) -> Tried {
         let (sender, _) = mpsc::channel(1);
         let (_, control) = control();
-        match self.execute(self.frame(true), &spec, &[], Duration::from_secs(10), sender, control).await {
-            Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => self.host.mechanisms = mechanisms,
+        match self.execute(frame, spec, &[], Duration::from_secs(10), sender, control).await {
+            Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => Tried::Held(mechanisms),
             Ok(Ended { outcome: Outcome::Exited { code }, mechanisms, .. }) => {
                 let act = probe::managed(code).unwrap_or("not run a trial script");
                 let problem = format!(
                     "a trial command could {act}, though it was confined; nothing is run until `provara doctor` finds \
                      this host sound: try another kernel, and report it"
                 );
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(problem.clone());
-                self.breach = Some(problem);
+                Tried::Breached(mechanisms, problem)
             }
             Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(message);
+                Tried::NotStarted(mechanisms, message)
             }
-            Ok(Ended { outcome, .. }) => self.host.problem = Some(format!("a trial run ended as {}", outcome.as_str())),
-            Err(Lost) => self.host.problem = Some("a trial run was lost".into()),
+            Ok(Ended { outcome, mechanisms, .. }) => {
+                Tried::NotStarted(mechanisms, format!("a trial run ended as {}", outcome.as_str()))
+            }
+            Err(Lost) => Tried::NotStarted(Vec::new(), "a trial run was lost".into()),
         }
     }
 
@@ -315,7 +398,7 @@ impl Runner {
         };
         let (stdout, stderr) = (streams.stdout, streams.stderr);
         let (gone, ended) = watch::channel(false);
-        let most = frame.limits.output.unwrap_or(u64::MAX);
+        let most = frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
         let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
         let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
@@ -367,7 +450,7 @@ impl Runner {
         if let Some(limit) = state.exceeded {
             why.get_or_insert(Outcome::LimitExceeded { limit });
         }
-        let usage = if state.begun { state.usage } else { None };
+        let usage = if state.begun { state.usage.take() } else { None };
         let outcome = state.outcome(why).ok_or(Lost)?;
         Ok(Ended { outcome, mechanisms: state.mechanisms, written, usage })
     }
@@ -394,6 +477,16 @@ struct Streams {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     control: UnixStream,
+}
+
+/// How a trial under a profile went.
+enum Tried {
+    /// Nothing worked that must not.
+    Held(Vec<Mechanism>),
+    /// Something worked that must not.
+    Breached(Vec<Mechanism>, String),
+    /// It did not begin, or not end by itself.
+    NotStarted(Vec<Mechanism>, String),
 }
 
 struct Ended {

@@ -16,7 +16,7 @@ mod resolve;
 pub use allowed::{Allowed, AllowedError, HostName, HostNameError, Target, TargetError};
 pub use head::{Asked, Head, HeadError};
 pub use hello::{Hello, HelloError, read_hello};
-pub use ledger::{EgressReport, Refused, Traffic};
+pub(crate) use listener::bring_up_own_loopback;
 pub use listener::{PORT, environment, listen_in_run, receive_listener, send_listener};
 pub use proxy::{Egress, EgressLimits, EgressPolicy};
 pub use resolve::{Resolve, SystemResolver};

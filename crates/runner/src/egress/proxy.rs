@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use provara_domain::NetworkUse;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -16,7 +17,7 @@ use super::address::{Where, check, of_this_host};
 use super::allowed::{Allowed, HostName, Target};
 use super::head::{Asked, Head, HeadError};
 use super::hello::{Hello, HelloError, read_hello};
-use super::ledger::{EgressReport, Ledger, Meter, Refusal};
+use super::ledger::{Ledger, Meter, Refusal};
 use super::resolve::Resolve;
 
 /// How much is read at once, in each direction of a connection.
@@ -94,7 +95,7 @@ impl Egress {
     }
 
     /// Closes every connection and says what the network was used for.
-    pub async fn stop(mut self) -> EgressReport {
+    pub async fn stop(mut self) -> NetworkUse {
         drop(self.open);
         while self.task.join_next().await.is_some() {}
         self.ledger.report()

@@ -10,9 +10,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use provara_runner::egress::{
-    Allowed, Egress, EgressLimits, EgressPolicy, EgressReport, Resolve, Target, receive_listener,
-};
+use provara_domain::NetworkUse;
+use provara_runner::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Resolve, Target, receive_listener};
 
 use crate::support::*;
 
@@ -212,7 +211,7 @@ fn start(command: &str) -> (std::process::Child, UnixStream) {
 }
 
 /// Runs `command` to its end with the proxy behind it.
-async fn run(command: &str, policy: EgressPolicy, names: &Names) -> (Output, EgressReport) {
+async fn run(command: &str, policy: EgressPolicy, names: &Names) -> (Output, NetworkUse) {
     let (child, control) = start(command);
     let listener = tokio::task::spawn_blocking(move || receive_listener(&control)).await.unwrap();
     let listener = match listener {
@@ -235,13 +234,13 @@ fn sending(parts: &[&str]) -> String {
 }
 
 /// What the proxy answers to `request`, written with the escapes of `printf`.
-async fn answered(request: &str, policy: EgressPolicy, names: &Names) -> (String, EgressReport) {
+async fn answered(request: &str, policy: EgressPolicy, names: &Names) -> (String, NetworkUse) {
     let (done, report) = run(&sending(&[request]), policy, names).await;
     assert!(done.stderr.is_empty(), "{done:?}");
     (text(&done.stdout), report)
 }
 
-fn refusals(report: &EgressReport) -> Vec<(Option<&str>, &str)> {
+fn refusals(report: &NetworkUse) -> Vec<(Option<&str>, &str)> {
     report.refusals.iter().map(|it| (it.destination.as_deref(), it.reason.as_str())).collect()
 }
 
