@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use provara_domain::{Actor, EnvName, Name, Profiles, Role, Roles, Timestamp, Tok
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
-use provara_runner::{HelperProgram, Mounts, Runner, RunnerConfig};
+use provara_runner::{EgressConfig, HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -351,9 +352,18 @@ async fn start_runner(
         environment,
         workspace: workspace.to_owned(),
         allow_host_same_user: settings.allow_host_same_user,
+        egress: EgressConfig { own: own_addresses(settings), ..EgressConfig::default() },
     })
     .await
     .map_err(|error| other(&error))
+}
+
+/// Addresses by which this server is reached although no interface here has them: whatever the operator calls it by.
+fn own_addresses(settings: &Settings) -> Vec<IpAddr> {
+    let public = settings.public_url.as_deref().and_then(|url| url.parse::<ureq::http::Uri>().ok());
+    let public = public.as_ref().and_then(|url| url.host());
+    let names = settings.allowed_hosts.iter().map(String::as_str).chain(public).chain([settings.host.as_str()]);
+    names.filter_map(|host| host.trim_matches(['[', ']']).parse().ok()).collect()
 }
 
 /// The built-in rules and those of `ROOT/policies/projects/`, in the order of their names.

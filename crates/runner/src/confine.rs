@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, fstatat};
 use provara_domain::{Access, Mechanism};
 
 use crate::child::{FOLDER, NotStarted};
-use crate::egress::bring_up_own_loopback;
+use crate::egress::{bring_up_own_loopback, listen_in_run, send_listener};
 use crate::places::{Places, hide};
 use crate::protocol::{Calls, FilesSpec, Frame, Spec, User, View};
 use crate::sys;
@@ -54,7 +54,10 @@ pub(crate) fn held(name: &str, detail: &str) -> Mechanism {
 }
 
 /// Leaves the server's namespaces. The next child is the first process of a new PID namespace.
-pub(crate) fn leave_namespaces(frame: Frame) -> Result<Vec<Mechanism>, Failed> {
+///
+/// `way_out` takes the listener of a frame with a proxy.
+pub(crate) fn leave_namespaces(frame: Frame, way_out: Option<OwnedFd>) -> Result<Vec<Mechanism>, Failed> {
+    const LOOPBACK: &str = "bring up the run's own loopback, for which a root server needs CAP_NET_ADMIN";
     let mut made = Vec::new();
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
     if frame.calls != Calls::Host {
@@ -72,10 +75,16 @@ pub(crate) fn leave_namespaces(frame: Frame) -> Result<Vec<Mechanism>, Failed> {
     match frame.calls {
         Calls::Nobody => made.push(held("network_namespace", "no interface is up, loopback included")),
         Calls::Itself => {
-            bring_up_own_loopback().step("bring up the run's own loopback")?;
+            bring_up_own_loopback().step(LOOPBACK)?;
             made.push(held("network_namespace", "loopback of its own alone"));
         }
-        Calls::Proxy => return Err(Failed { step: "make a way out".into(), cause: io::ErrorKind::Unsupported.into() }),
+        Calls::Proxy => {
+            let listener = listen_in_run().step(LOOPBACK)?;
+            let to = way_out.ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from);
+            // Before anything else is forked: no process of the run ever holds it.
+            to.and_then(|to| send_listener(&to, listener)).step("hand out the run's way out")?;
+            made.push(held("network_namespace", "loopback of its own, and on it the way out alone"));
+        }
         Calls::Host => {}
     }
     Ok(made)

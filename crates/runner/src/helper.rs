@@ -27,7 +27,7 @@ use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
 use crate::groups::{Delegated, Groups};
 use crate::protocol::{
-    BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, Spec, TERMINATE, Used, read_spec, receive,
+    BEGIN, Calls, Frame, KILL, Left, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec, receive, receive_any,
 };
 use crate::sys;
 
@@ -40,6 +40,8 @@ struct Spare {
     /// Where the run comes in.
     inlet: OwnedFd,
     control: UnixStream,
+    /// Where the listener of its proxy goes out, where its frame has one.
+    way_out: Option<OwnedFd>,
 }
 
 /// The one run that a spare is for.
@@ -86,8 +88,16 @@ pub fn helper_main() -> ExitCode {
 }
 
 fn next_spare(server: BorrowedFd<'_>) -> io::Result<Option<Spare>> {
-    let Some((frame, [inlet, control])) = receive::<OF_A_SPARE>(server)? else { return Ok(None) };
-    Ok(Some(Spare { frame: serde_json::from_slice(&frame)?, inlet, control: control.into() }))
+    let Some((frame, descriptors)) = receive_any(server)? else { return Ok(None) };
+    let frame: Frame = serde_json::from_slice(&frame)?;
+    let mut descriptors = descriptors.into_iter();
+    let (inlet, control, way_out) = (descriptors.next(), descriptors.next(), descriptors.next());
+    match (inlet, control, descriptors.next()) {
+        (Some(inlet), Some(control), None) if way_out.is_some() == (frame.calls == Calls::Proxy) => {
+            Ok(Some(Spare { frame, inlet, control: control.into(), way_out }))
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Forks the spare's supervisor. The helper keeps none of its descriptors.
@@ -139,10 +149,10 @@ fn report(mut control: &UnixStream, report: &Report) {
 }
 
 /// The supervisor: lives outside the run's PID namespace and ends it.
-fn supervise(spare: Spare, helper: &OwnedFd, groups: &mut Groups) {
+fn supervise(mut spare: Spare, helper: &OwnedFd, groups: &mut Groups) {
     reached(Place::SupervisorBegun);
     let refused = |message: String| failed(SpawnFailure::Refused, message, vec![]);
-    let made = match leave_namespaces(spare.frame) {
+    let made = match leave_namespaces(spare.frame, spare.way_out.take()) {
         Ok(made) => made,
         Err(error) => return report(&spare.control, &not_started(NotStarted::from(error).advised(spare.frame.user))),
     };

@@ -26,5 +26,6 @@ pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
 pub use protocol::HelperProgram;
 pub use runner::{
-    Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
+    Chunk, EgressConfig, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,
+    give_workspace,
 };

@@ -1,7 +1,8 @@
 //! What the server says to the helper, to supervisors and to what becomes the shell, and the short lines that come back.
 //!
 //! The server asks the helper for a *spare* under a [`Frame`]: all that can be made before the run is known. It sends two
-//! descriptors along: the spare's *inlet*, on which the run comes later, and its *control* stream. The run itself, a sealed
+//! descriptors along: the spare's *inlet*, on which the run comes later, and its *control* stream; where the frame has a proxy,
+//! also a socket by which the supervisor hands out the listener that is the run's *way out*. The run itself, a sealed
 //! [`Spec`] and its streams, goes straight through the inlet to what becomes the shell; the helper never sees one.
 
 use std::fs::File;
@@ -29,8 +30,6 @@ pub struct HelperProgram {
     pub opened: Option<File>,
 }
 
-/// How many descriptors accompany a frame: the inlet and the control stream.
-pub(crate) const OF_A_SPARE: usize = 2;
 /// How many descriptors accompany a run: its specification, input, output and errors.
 pub(crate) const OF_A_RUN: usize = 4;
 /// The longest line on a control stream, in bytes.
@@ -164,6 +163,13 @@ pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'
 /// # Errors
 /// When the message is none of ours: its descriptors are closed then.
 pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, [OwnedFd; N])>> {
+    let Some((bytes, received)) = receive_any(from)? else { return Ok(None) };
+    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
+    Ok(Some((bytes, <[OwnedFd; N]>::try_from(received).map_err(wrong)?)))
+}
+
+/// As [`receive`], with however many descriptors came.
+pub(crate) fn receive_any(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = [0; MAX_MESSAGE];
     let mut space = cmsg_space!([i32; OF_A_RUN]);
     let mut iov = [IoSliceMut::new(&mut bytes)];
@@ -181,9 +187,7 @@ pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option
         }
     }
     let length = message.bytes;
-    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
-    let descriptors = <[OwnedFd; N]>::try_from(received).map_err(wrong)?;
-    Ok(Some((bytes.get(..length).unwrap_or_default().to_vec(), descriptors)))
+    Ok(Some((bytes.get(..length).unwrap_or_default().to_vec(), received)))
 }
 
 /// The longest message with descriptors, in bytes. A frame has a fixed size; a run's specification is a descriptor.

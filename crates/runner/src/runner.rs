@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Enforced, Limit, Mechanism, Outcome, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream,
-    Timestamp, Usage,
+    Claim, Enforced, HostPort, Limit, Mechanism, Network, Outcome, Profile, Ran, Resource, ResourceLimits, Shell,
+    SpawnFailure, Stream, Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
 use serde::Serialize;
@@ -22,12 +23,14 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::confine::held;
+use crate::egress::{self, Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
 use crate::probe;
 use crate::profile::{Demand, demand};
 use crate::protocol::{
     Calls, FilesSpec, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
 };
-use crate::spares::Spares;
+use crate::spares::{Spare, Spares};
 
 /// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,6 +58,26 @@ pub struct RunnerConfig {
     pub workspace: String,
     /// Whether the profile `host` may run as the server's own user, who can reach what the mounts do not cover.
     pub allow_host_same_user: bool,
+    /// What holds for the way out of every run that has one.
+    pub egress: EgressConfig,
+}
+
+/// What the operator decided about runs that may call hosts.
+#[derive(Debug)]
+pub struct EgressConfig {
+    /// Makes a run's resolver: each has one of its own, so that none waits for another's lookups.
+    pub resolver: fn() -> Box<dyn Resolve>,
+    /// Hosts whose addresses may be private.
+    pub internal: Allowed,
+    /// Addresses by which this server is reached, beside those of this host's interfaces.
+    pub own: Vec<IpAddr>,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        let resolver = || -> Box<dyn Resolve> { Box::new(SystemResolver::default()) };
+        Self { resolver, internal: Allowed::default(), own: Vec::new() }
+    }
 }
 
 /// Why no command can be run here.
@@ -205,8 +228,8 @@ impl Runner {
         let limit = Duration::from_secs(u64::from(claim.limits().timeout_s));
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
-        let ended = match self.spec(&claim, profile, workspace) {
-            Ok((frame, spec)) => self.execute(frame, &spec, &input, limit, output, control).await?,
+        let ended = match self.job(&claim, profile, workspace) {
+            Ok(job) => self.execute(&job, &input, limit, output, control).await?,
             Err(outcome) => Ended::at_once(outcome),
         };
         let [stdout_bytes, stderr_bytes] = ended.written;
@@ -224,7 +247,7 @@ impl Runner {
         })
     }
 
-    fn spec(&self, claim: &Claim, profile: &Profile, workspace: &str) -> Result<(Frame, Spec), Outcome> {
+    fn job(&self, claim: &Claim, profile: &Profile, workspace: &str) -> Result<Job, Outcome> {
         let plan = claim.plan();
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
         if let Some(message) = self.breach.clone() {
@@ -234,6 +257,7 @@ impl Runner {
             return Err(refused(format!("the claim is for the profile `{}`", claim.profile())));
         }
         let frame = self.frame(profile, claim.limits().resources)?;
+        let egress = self.egress(profile)?;
         // By components: `/srv/work2` does not lie in `/srv/work`.
         let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
         let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
@@ -249,6 +273,9 @@ impl Runner {
             environment.retain(|(known, _)| known != name);
             environment.push((name.to_owned(), value.to_owned()));
         }
+        if egress.is_some() {
+            environment.extend(egress::environment());
+        }
         // What the plan names comes last and so wins; the approver has seen it.
         for (name, value) in &plan.env {
             environment.retain(|(known, _)| known != name.as_str());
@@ -256,7 +283,22 @@ impl Runner {
         }
         let files = FilesSpec::from(&profile.grants().files);
         let (workspace, cwd, hidden) = (workspace.to_owned(), cwd.to_owned(), self.own_files());
-        Ok((frame, Spec { arguments, environment, workspace, cwd, files, hidden }))
+        Ok(Job { frame, spec: Spec { arguments, environment, workspace, cwd, files, hidden }, egress })
+    }
+
+    /// What passes through the proxy of a run under `profile`, where it has one.
+    fn egress(&self, profile: &Profile) -> Result<Option<EgressPolicy>, Outcome> {
+        let allowed = match &profile.grants().network {
+            Network::None | Network::Loopback | Network::Host => return Ok(None),
+            Network::All => Allowed::everybody(),
+            Network::Hosts(hosts) => Allowed::parse(hosts.iter().map(HostPort::as_str)).map_err(|error| {
+                let message = format!("the proxy cannot hold the profile `{}`: {error}", profile.name());
+                Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message }
+            })?,
+        };
+        let EgressConfig { internal, own, .. } = &self.config.egress;
+        let (internal, own, limits) = (internal.clone(), own.clone(), EgressLimits::default());
+        Ok(Some(EgressPolicy { allowed, internal, own, limits }))
     }
 
     /// What stands before a run of `profile` is known, or why this host cannot hold it.
@@ -306,8 +348,7 @@ impl Runner {
     /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
     /// promises.
     async fn probe(&mut self) {
-        let (frame, spec) = self.trial(self.usual, &Profile::workspace());
-        match self.tried(frame, &spec).await {
+        match self.tried(self.usual, &Profile::workspace()).await {
             Tried::Held(mechanisms) => self.host.mechanisms = mechanisms,
             Tried::Breached(mechanisms, problem) => {
                 self.host.mechanisms = mechanisms;
@@ -329,19 +370,16 @@ impl Runner {
         match self.frame(profile, ResourceLimits::default()) {
             // What nothing confines has nothing to be tried.
             Ok(frame) if frame.view == View::Host => self.host.problem.clone(),
-            Ok(frame) => {
-                let (frame, spec) = self.trial(frame, profile);
-                match self.tried(frame, &spec).await {
-                    Tried::Held(_) => None,
-                    Tried::Breached(_, problem) | Tried::NotStarted(_, problem) => Some(problem),
-                }
-            }
+            Ok(frame) => match self.tried(frame, profile).await {
+                Tried::Held(_) => None,
+                Tried::Breached(_, problem) | Tried::NotStarted(_, problem) => Some(problem),
+            },
             Err(Outcome::SpawnFailed { message, .. }) => Some(message),
             Err(outcome) => Some(format!("it would end as {}", outcome.as_str())),
         }
     }
 
-    fn trial(&self, frame: Frame, profile: &Profile) -> (Frame, Spec) {
+    fn trial(&self, frame: Frame, profile: &Profile) -> Result<Job, Outcome> {
         let mut arguments = ["/bin/sh", "-c", probe::SCRIPT, "sh"].map(str::to_owned).to_vec();
         arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
         let spec = Spec {
@@ -352,13 +390,18 @@ impl Runner {
             files: FilesSpec::from(&profile.grants().files),
             hidden: self.own_files(),
         };
-        (frame, spec)
+        Ok(Job { frame, spec, egress: self.egress(profile)? })
     }
 
-    async fn tried(&self, frame: Frame, spec: &Spec) -> Tried {
+    async fn tried(&self, frame: Frame, profile: &Profile) -> Tried {
+        let job = match self.trial(frame, profile) {
+            Ok(job) => job,
+            Err(Outcome::SpawnFailed { message, .. }) => return Tried::NotStarted(Vec::new(), message),
+            Err(outcome) => return Tried::NotStarted(Vec::new(), format!("it would end as {}", outcome.as_str())),
+        };
         let (sender, _) = mpsc::channel(1);
         let (_, control) = control();
-        match self.execute(frame, spec, &[], Duration::from_secs(10), sender, control).await {
+        match self.execute(&job, &[], Duration::from_secs(10), sender, control).await {
             Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => Tried::Held(mechanisms),
             Ok(Ended { outcome: Outcome::Exited { code }, mechanisms, .. }) => {
                 let act = probe::managed(code).unwrap_or("not run a trial script");
@@ -380,29 +423,28 @@ impl Runner {
 
     async fn execute(
         &self,
-        frame: Frame,
-        spec: &Spec,
+        job: &Job,
         input: &[u8],
         limit: Duration,
         output: mpsc::Sender<Chunk>,
         mut control: RunControl,
     ) -> Result<Ended, Lost> {
         let begun = Instant::now();
-        let streams = match self.hand_over(frame, spec, input) {
+        let Streams { stdout, stderr, control: stream, egress } = match self.hand_over(job, input).await {
             Ok(streams) => streams,
-            Err(error) => {
+            Err(NotHandedOver::Io(error)) => {
                 let message = format!("could not hand the run over: {error}");
                 let outcome = Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
                 return Ok(Ended::at_once(outcome));
             }
+            Err(NotHandedOver::Ended(ended)) => return Ok(*ended),
         };
-        let (stdout, stderr) = (streams.stdout, streams.stderr);
         let (gone, ended) = watch::channel(false);
-        let most = frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
+        let most = job.frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
         let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
         let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
-        let (reports, mut asks) = streams.control.into_split();
+        let (reports, mut asks) = stream.into_split();
         let mut reports = BufReader::new(reports);
         let mut line = Vec::new();
         let mut state = Watched::default();
@@ -442,6 +484,11 @@ impl Runner {
                 }
             }
         }
+        // Nobody of the run is left to speak through it.
+        let network = match egress {
+            Some(egress) => Some(egress.stop().await),
+            None => None,
+        };
         gone.send_replace(true);
         let written = [out.await.unwrap_or(0), err.await.unwrap_or(0)];
         if meter.is_spent() {
@@ -450,26 +497,88 @@ impl Runner {
         if let Some(limit) = state.exceeded {
             why.get_or_insert(Outcome::LimitExceeded { limit });
         }
-        let usage = if state.begun { state.usage.take() } else { None };
+        let usage = if state.begun { state.usage.take().map(|usage| Usage { network, ..usage }) } else { None };
+        if let Some(policy) = job.egress.as_ref().filter(|_| state.begun) {
+            state.mechanisms.push(held("egress_proxy", &policy.allowed.in_short()));
+        }
         let outcome = state.outcome(why).ok_or(Lost)?;
         Ok(Ended { outcome, mechanisms: state.mechanisms, written, usage })
     }
 
-    fn hand_over(&self, frame: Frame, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
-        let spec = sealed(&serde_json::to_vec(spec)?)?;
+    async fn hand_over(&self, job: &Job, input: &[u8]) -> Result<Streams, NotHandedOver> {
+        let spec = sealed(&serde_json::to_vec(&job.spec).map_err(io::Error::from)?)?;
         let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
-        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
         let descriptors = [spec.as_fd(), input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
         reached(Place::RunReady);
-        let control = self.spares().hand_over(frame, descriptors, &self.config.helper)?;
+        let (control, egress) = match &job.egress {
+            None => (self.spares().hand_over(job.frame, descriptors, &self.config.helper)?, None),
+            Some(policy) => {
+                let (spare, egress) = self.with_a_way_out(job.frame, policy).await?;
+                (spare.begin(descriptors)?, Some(egress))
+            }
+        };
         reached(Place::RunHandedOver);
         control.set_nonblocking(true)?;
         Ok(Streams {
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
             control: UnixStream::from_std(control)?,
+            egress,
         })
+    }
+
+    /// Makes a spare with a proxy that serves it: nothing of a command begins before its way out is guarded.
+    async fn with_a_way_out(&self, frame: Frame, policy: &EgressPolicy) -> Result<(Spare, Egress), NotHandedOver> {
+        let mut spare = self.spares().make(frame, &self.config.helper)?;
+        let listener = tokio::time::timeout(PATIENCE, spare.way_out()).await;
+        match listener.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(listener) => {
+                let egress = Egress::start(listener, policy.clone(), (self.config.egress.resolver)())?;
+                Ok((spare, egress))
+            }
+            Err(error) => Err(why_no_way_out(spare.given_up(), &error).await),
+        }
+    }
+}
+
+/// What the supervisor says of a way out that did not come about.
+async fn why_no_way_out(control: std::os::unix::net::UnixStream, error: &io::Error) -> NotHandedOver {
+    let said = async {
+        control.set_nonblocking(true)?;
+        let (reports, _) = UnixStream::from_std(control)?.into_split();
+        io::Result::Ok(next_report(&mut BufReader::new(reports), &mut Vec::new()).await)
+    };
+    let said = tokio::time::timeout(PATIENCE, said).await;
+    let (failure, message, mechanisms) = match said {
+        Ok(Ok(Some(Report::Failed { failure, message, mechanisms }))) => (failure, message, mechanisms),
+        _ => {
+            let message = format!("could not make the run's way out: {error}; run it again, and see the server's log");
+            (SpawnFailure::Confinement, message, Vec::new())
+        }
+    };
+    let outcome = Outcome::SpawnFailed { failure, message };
+    NotHandedOver::Ended(Box::new(Ended { mechanisms, ..Ended::at_once(outcome) }))
+}
+
+/// All that is needed to run something.
+struct Job {
+    frame: Frame,
+    spec: Spec,
+    /// What passes through the proxy, where the frame has one.
+    egress: Option<EgressPolicy>,
+}
+
+/// Why a run was not handed over.
+enum NotHandedOver {
+    Io(io::Error),
+    Ended(Box<Ended>),
+}
+
+impl From<io::Error> for NotHandedOver {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
@@ -477,6 +586,7 @@ struct Streams {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     control: UnixStream,
+    egress: Option<Egress>,
 }
 
 /// How a trial under a profile went.

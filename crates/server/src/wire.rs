@@ -784,12 +784,31 @@ pub(crate) struct Confinement<'a> {
     /// Why commands cannot be confined here, where that is so.
     #[schema(required)]
     problem: Option<&'a str>,
+    /// Every loaded profile.
+    profiles: Vec<TriedProfile<'a>>,
 }
 
-impl<'a> From<&'a provara_gateway::HostReport> for Confinement<'a> {
-    fn from(known: &'a provara_gateway::HostReport) -> Self {
-        let mechanisms = mechanisms(&known.mechanisms);
-        Self { run_as: &known.run_as, mechanisms, problem: known.problem.as_deref() }
+/// Whether this host can hold a profile.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TriedProfile<'a> {
+    name: &'a str,
+    /// Why commands are not run under it here, where that is so. Tried once, when somebody first asked.
+    #[schema(required)]
+    problem: Option<&'a str>,
+}
+
+impl<'a> Confinement<'a> {
+    pub(crate) fn new(known: &'a provara_gateway::HostReport, tried: &'a [provara_gateway::TriedProfile]) -> Self {
+        let profile = |it: &'a provara_gateway::TriedProfile| TriedProfile {
+            name: it.name.as_str(),
+            problem: it.problem.as_deref(),
+        };
+        Self {
+            run_as: &known.run_as,
+            mechanisms: mechanisms(&known.mechanisms),
+            problem: known.problem.as_deref(),
+            profiles: tried.iter().map(profile).collect(),
+        }
     }
 }
 

@@ -302,6 +302,70 @@ fn a_profile_that_changed_since_the_decision_is_not_run() {
     assert_eq!((status, &again["state"]), (200, &json!("pending")), "{again}");
 }
 
+/// The whole way of each profile, with the real resolver: what a plan is approved with is what holds, and the record says so.
+#[test]
+fn every_profile_holds_or_is_told_about_beforehand() {
+    let server = served(example());
+    let operator = server.operator();
+    let (_, health) = server.by(&operator, "GET", "/health", &Value::Null);
+    let problem = |name: &str| {
+        let all = health["confinement"]["profiles"].as_array().unwrap();
+        all.iter().find(|it| it["name"] == name).unwrap()["problem"].clone()
+    };
+    let root = nix::unistd::Uid::effective().is_root();
+    for name in ["network", "read-only", "workspace"] {
+        assert_eq!(problem(name), Value::Null, "{health}");
+    }
+    assert_eq!(problem("host").is_null(), root, "{health}");
+    if !Path::new("/srv/cache").exists() {
+        assert!(
+            problem("kept").as_str().unwrap().starts_with("the profile's place `/srv/cache` is not there"),
+            "{health}"
+        );
+        let doctor = provara(server.root.path(), &["doctor"]);
+        let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(told.contains("the profile kept does not hold here: the profile's place"), "{told}");
+        assert!(told.contains("profiles that hold here: ") && told.contains("network, read-only"), "{told}");
+    }
+    assert_eq!(server.by(&server.agent(), "GET", "/health", &Value::Null).1["confinement"], Value::Null);
+    let run = |command: &str, profile: &str| {
+        let id = server.plan(command);
+        let body = json!({ "profile": profile, "reason": "a test" });
+        let (status, answer) = server.by(&operator, "POST", &format!("/approve/{id}"), &body);
+        assert_eq!(status, 200, "{answer}");
+        (id.clone(), server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1["run"].clone())
+    };
+    let (_, ran) = run("touch x; echo $?; touch /tmp/x; echo $?", "read-only");
+    assert_eq!((&ran["stdout"], &ran["enforced"]["profile"]), (&json!("1\n0\n"), &json!("read-only")), "{ran}");
+    let port = server.base.rsplit(':').next().unwrap();
+    let curl = "curl -sS -m 20 -o /dev/null -w '%{http_code}\n'";
+    let calls = format!(
+        "{curl} http://nobody.invalid/; {curl} --noproxy '' http://127.0.0.1:{port}/status; {curl} --noproxy '' \
+         http://localhost:{port}/status; {curl} --noproxy '*' http://127.0.0.1:{port}/status"
+    );
+    let (id, ran) = run(&calls, "network");
+    assert_eq!(ran["stdout"], "502\n400\n400\n000\n", "{ran}");
+    let used = &ran["usage"]["network"];
+    assert_eq!((&used["refused"], &used["destinations"]), (&json!(3), &json!([])), "{ran}");
+    let told =
+        json!({ "destination": "nobody.invalid:80", "reason": "its name does not lead to an address", "count": 1 });
+    assert!(used["refusals"].as_array().unwrap().contains(&told), "{used}");
+    let held = ran["enforced"]["mechanisms"].as_array().unwrap();
+    assert!(held.iter().any(|it| it["name"] == "egress_proxy" && it["held"] == true), "{ran}");
+    let (_, log) = server.by(&operator, "GET", "/audit?limit=500", &Value::Null);
+    assert!(!log.to_string().contains("nobody.invalid"), "the log tells whom a command called");
+    // Whom it spoke to is part of what is erased.
+    let (status, erased) = server.by(&operator, "POST", "/erase", &json!({ "plan": id }));
+    assert_eq!(status, 200, "{erased}");
+    let (_, after) = server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null);
+    assert_eq!(after["run"]["usage"]["network"], Value::Null, "{after}");
+    assert!(after["run"]["usage"]["cpu_ms"].is_u64(), "{after}");
+    if root {
+        let (_, ran) = run("touch x && echo written", "host");
+        assert_eq!(ran["stdout"], "written\n", "{ran}");
+    }
+}
+
 #[test]
 fn with_one_token_nobody_chooses_more_than_the_workspace() {
     let root = folder();

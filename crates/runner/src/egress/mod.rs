@@ -19,4 +19,4 @@ pub use hello::{Hello, HelloError, read_hello};
 pub(crate) use listener::bring_up_own_loopback;
 pub use listener::{PORT, environment, listen_in_run, receive_listener, send_listener};
 pub use proxy::{Egress, EgressLimits, EgressPolicy};
-pub use resolve::{Resolve, SystemResolver};
+pub use resolve::{Lookup, Resolve, SystemResolver};

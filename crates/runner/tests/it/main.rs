@@ -18,6 +18,7 @@ mod folders;
 mod fuzz;
 mod kernel;
 mod limits;
+mod network;
 mod profiles;
 mod programs;
 mod refusals;

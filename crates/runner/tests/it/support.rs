@@ -15,8 +15,9 @@ use provara_domain::{
 pub(crate) use provara_domain::{
     Claim, Grants, Outcome, Plan, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream, Timestamp,
 };
+use provara_runner::egress::{Lookup, Resolve, Target};
 pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
-use provara_runner::{HelperProgram, RunnerConfig};
+use provara_runner::{EgressConfig, HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
 
 /// A user with no entry anywhere, and none but one test's processes: the kernel counts processes by user.
@@ -167,6 +168,27 @@ impl Done {
     }
 }
 
+/// The names that the worlds' runs may ask for.
+const NAMES: [(&str, &str); 6] = [
+    ("example.org", crate::egress::WORLD),
+    ("other.org", crate::egress::WORLD),
+    ("ours.org", crate::egress::OURS),
+    ("loopback.org", "127.0.0.1"),
+    ("metadata.org", "169.254.169.254"),
+    ("private.org", "10.0.0.1"),
+];
+
+/// Answers for those.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve<'a>(&'a self, target: &'a Target) -> Lookup<'a> {
+        let known = NAMES.into_iter().find(|(name, _)| *name == target.host.as_str());
+        let found = known.map(|(_, address)| vec![(address.parse::<std::net::IpAddr>().unwrap(), 1).into()]);
+        Box::pin(std::future::ready(found.ok_or_else(|| std::io::ErrorKind::NotFound.into())))
+    }
+}
+
 /// Whether the profile `host` may run as the server's own user.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameUser {
@@ -213,6 +235,7 @@ impl World {
             environment: vec![("LANG".into(), "C.UTF-8".into()), ("EXTRA".into(), "more".into())],
             workspace: workspace.to_str().unwrap().to_owned(),
             allow_host_same_user: same_user == SameUser::Allowed,
+            egress: EgressConfig { resolver: || Box::new(Names), ..EgressConfig::default() },
         })
         .await
         .unwrap();
