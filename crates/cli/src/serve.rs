@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use provara_audit::checkpoint::LogKey;
 use provara_domain::{Actor, EnvName, Name, Profiles, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
+use provara_runner::egress::EgressLimits;
 use provara_runner::{EgressConfig, HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
@@ -182,7 +184,6 @@ async fn serve_until(
 
 /// How many connections this process may hold: half of what it may open, since commands and the store need files too.
 fn connections() -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return provara_server::MAX_CONNECTIONS };
     // The soft limit is for programs that cannot deal with high descriptors, by old custom 1024. Commands get their own.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -352,10 +353,19 @@ async fn start_runner(
         environment,
         workspace: workspace.to_owned(),
         allow_host_same_user: settings.allow_host_same_user,
-        egress: EgressConfig { own: own_addresses(settings), ..EgressConfig::default() },
+        egress: EgressConfig { own: own_addresses(settings), limits: egress_limits(), ..EgressConfig::default() },
     })
     .await
     .map_err(|error| other(&error))
+}
+
+/// What the connections of each run that calls hosts are limited to: all together have a quarter of what this process may
+/// open, and each connection has two ends.
+fn egress_limits() -> EgressLimits {
+    let usual = EgressLimits::default();
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usual };
+    let each = usize::try_from(hard / 4).unwrap_or(usize::MAX) / (2 * MAX_RUNS);
+    EgressLimits { at_once: each.clamp(4, usual.at_once), ..usual }
 }
 
 /// Addresses by which this server is reached although no interface here has them: whatever the operator calls it by.

@@ -153,11 +153,16 @@ pub(crate) struct Seen {
 /// what is hidden as it is at this moment.
 pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<(Vec<Mechanism>, Seen), NotStarted> {
     let mut made = Vec::new();
+    let mut own_files = Vec::new();
     let mut seen = Seen { secrets: Vec::new(), granted: Vec::new(), everywhere: spec.files.everywhere };
     if frame.view == View::Own {
         let places = Places::look_up(ground, spec)?;
         let homes = homes();
+        // Names of the host that lead to a secret by a link may be gone with the rest.
+        let mut kept_back = Vec::new();
         if spec.files.everywhere == Access::Hidden {
+            kept_back = existing(&credentials(&homes, &spec.files.homes));
+            own_files = existing(&spec.hidden);
             let root = places.leave_all(ground)?;
             places.lay(vec![root])?;
         } else {
@@ -171,14 +176,19 @@ pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<
             }
         }
         made.push(held("mount_namespace", &view_in_words(&spec.files, &seen)));
-        for credential in existing(&credentials(&homes, &spec.files.homes)) {
+        kept_back.extend(credentials(&homes, &spec.files.homes));
+        let mut kept_back = existing(&kept_back);
+        kept_back.dedup();
+        for credential in kept_back {
             places.hide_all(&credential)?;
             seen.secrets.push(credential);
         }
         made.push(held("credentials_hidden", ""));
     }
     // Below a private folder it is gone already.
-    let hidden = existing(&spec.hidden);
+    own_files.extend(spec.hidden.iter().cloned());
+    let mut hidden = existing(&own_files);
+    hidden.dedup();
     if frame.view == View::Host {
         // What is mounted on cannot be renamed, so nobody puts a runtime folder of their own in the place of ours.
         for folder in ancestors(&hidden) {

@@ -71,12 +71,14 @@ pub struct EgressConfig {
     pub internal: Allowed,
     /// Addresses by which this server is reached, beside those of this host's interfaces.
     pub own: Vec<IpAddr>,
+    /// What each run's connections are limited to.
+    pub limits: EgressLimits,
 }
 
 impl Default for EgressConfig {
     fn default() -> Self {
         let resolver = || -> Box<dyn Resolve> { Box::new(SystemResolver::default()) };
-        Self { resolver, internal: Allowed::default(), own: Vec::new() }
+        Self { resolver, internal: Allowed::default(), own: Vec::new(), limits: EgressLimits::default() }
     }
 }
 
@@ -296,9 +298,8 @@ impl Runner {
                 Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message }
             })?,
         };
-        let EgressConfig { internal, own, .. } = &self.config.egress;
-        let (internal, own, limits) = (internal.clone(), own.clone(), EgressLimits::default());
-        Ok(Some(EgressPolicy { allowed, internal, own, limits }))
+        let EgressConfig { internal, own, limits, .. } = &self.config.egress;
+        Ok(Some(EgressPolicy { allowed, internal: internal.clone(), own: own.clone(), limits: *limits }))
     }
 
     /// What stands before a run of `profile` is known, or why this host cannot hold it.

@@ -541,6 +541,35 @@ fn a_profile_runs_as_its_user() {
     });
 }
 
+/// Where nothing but what is granted is there, the link that leads to a home is not; what it leads to may be.
+#[test]
+fn a_credential_folder_is_hidden_by_whatever_name_it_is_granted() {
+    const ME: &str = "it::profiles::a_credential_folder_is_hidden_by_whatever_name_it_is_granted";
+    as_root(ME, "a home of the test's own needs a mount over /etc/passwd", async {
+        fs::create_dir_all("/srv/data/home/.ssh").unwrap();
+        fs::create_dir_all("/srv/keys").unwrap();
+        fs::write("/srv/data/home/.ssh/id", "secret").unwrap();
+        fs::write("/srv/data/home/plain", "plain").unwrap();
+        fs::write("/srv/keys/id", "secret").unwrap();
+        link(Path::new("/srv/data"), "/srv/link");
+        link(Path::new("/srv/keys"), "/srv/data/home/.gnupg");
+        let users = fs::read_to_string("/etc/passwd").unwrap() + "svc:x:4242:4242::/srv/link/home:/bin/sh\n";
+        fs::write("/srv/passwd", users).unwrap();
+        let mounted = std::process::Command::new("mount").args(["--bind", "/srv/passwd", "/etc/passwd"]).status();
+        assert!(mounted.unwrap().success());
+        let world = World::new().await;
+        for granted in
+            [&[("/srv/data/home", Access::Read), ("/srv/keys", Access::Read)][..], &[("/srv/keys", Access::Read)]]
+        {
+            let grants = files(Access::Hidden, Access::Write, &[&PROGRAMS[..], granted].concat());
+            let look = "cat /srv/data/home/plain 2> /dev/null; cat /srv/data/home/.ssh/id /srv/keys/id";
+            let done = world.run_under(look, grants).await;
+            let expected = if granted.len() == 2 { "plain" } else { "" };
+            assert_eq!((done.code(), done.stdout.as_str()), (Some(1), expected), "{done:?}");
+        }
+    });
+}
+
 #[test]
 fn a_server_that_is_not_root_says_that_it_cannot_change_users() {
     const ME: &str = "it::profiles::a_server_that_is_not_root_says_that_it_cannot_change_users";
