@@ -9,8 +9,10 @@ mod load;
 mod matching;
 pub mod reader;
 mod rule;
+mod scripts;
 mod unwrap;
 
 pub use judge::{Demands, Explanation, Policy, ReadCommand, Request, Strictness, Tried};
 pub use load::{PolicyErrors, RuleError, RuleFile};
-pub use rule::{Examples, Rule};
+pub use rule::{Examples, Rule, RuleBinding};
+pub use scripts::{MAX_NAMED, scripts};

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::judge::{Policy, Request, Strictness};
 use crate::reader::is_hidden;
-use crate::rule::{Examples, Facts, Matcher, Paths, Rule, Urls};
+use crate::rule::{Examples, Facts, Matcher, Paths, Rule, RuleBinding, Urls};
 
 /// A file of rules.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +88,8 @@ struct RawRule {
     force_profile: Option<ProfileName>,
     #[serde(default)]
     forbid_profiles: Vec<ProfileName>,
+    #[serde(default)]
+    demand_binding: bool,
     #[serde(rename = "match")]
     matcher: RawMatch,
     examples: Examples,
@@ -285,6 +287,7 @@ fn compile(raw: RawRule) -> Result<Rule, Vec<Fault>> {
         reason: raw.reason,
         force_profile: raw.force_profile,
         forbid_profiles: raw.forbid_profiles,
+        binding: if raw.demand_binding { RuleBinding::Demanded } else { RuleBinding::AsFound },
         examples: raw.examples,
         matcher,
     })

@@ -18,12 +18,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstatat};
-use provara_domain::{Access, Mechanism};
+use provara_domain::{Access, CREDENTIALS, Mechanism};
 
 use crate::child::{FOLDER, NotStarted};
 use crate::egress::{bring_up_own_loopback, listen_in_run, send_listener};
 use crate::places::{Places, hide};
 use crate::protocol::{Calls, FilesSpec, Frame, Spec, User, View};
+use crate::seal::seal_scripts;
 use crate::sys;
 
 /// Private and empty in every confined run.
@@ -185,6 +186,7 @@ pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<
         }
         made.push(held("credentials_hidden", ""));
     }
+    made.extend(seal_scripts(frame, spec)?);
     // Below a private folder it is gone already.
     own_files.extend(spec.hidden.iter().cloned());
     let mut hidden = existing(&own_files);
@@ -327,13 +329,19 @@ fn ancestors(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 fn tmpfs(at: &Path, options: &str) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// Every credential folder and file of the built-in profiles that is there, whatever a workspace holds.
+pub(crate) fn known_credentials() -> Vec<PathBuf> {
+    let names: Vec<String> = CREDENTIALS.iter().filter_map(|path| path.strip_prefix("~/")).map(str::to_owned).collect();
+    existing(&credentials(&homes(), &names))
 }
 
 /// Every home folder that this process knows of.

@@ -7,6 +7,7 @@
 //! in it at once, however they hide.
 
 mod advice;
+mod binding;
 mod calls;
 mod child;
 mod confine;
@@ -19,9 +20,11 @@ mod probe;
 mod profile;
 mod protocol;
 mod runner;
+mod seal;
 mod spares;
 mod sys;
 
+pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
 pub use protocol::HelperProgram;

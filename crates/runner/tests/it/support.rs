@@ -13,10 +13,11 @@ use provara_domain::{
     AskedBy, CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, Profiles, RunId, Timeout, WorkingDir,
 };
 pub(crate) use provara_domain::{
-    Claim, Grants, Outcome, Plan, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream, Timestamp,
+    Binding, Claim, Grants, Outcome, Plan, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream,
+    Timestamp,
 };
 use provara_runner::egress::{Lookup, Resolve, Target};
-pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
+pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, Site, control};
 use provara_runner::{EgressConfig, HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
 
@@ -291,7 +292,7 @@ impl World {
     }
 
     pub(crate) async fn run_with(&self, claim: Claim, profile: &Profile, control: RunControl) -> Done {
-        self.try_with(claim, profile, &self.path("workspace"), control).await.unwrap()
+        self.try_with(claim, profile, &site(&self.path("workspace")), control).await.unwrap()
     }
 
     pub(crate) async fn run_plan(&self, plan: Plan) -> Done {
@@ -304,18 +305,22 @@ impl World {
     }
 
     pub(crate) async fn try_run(&self, claim: Claim, workspace: &str, control: RunControl) -> Result<Done, Lost> {
+        self.run_at(claim, &site(workspace), control).await
+    }
+
+    pub(crate) async fn run_at(&self, claim: Claim, site: &Site, control: RunControl) -> Result<Done, Lost> {
         let profiles = Profiles::builtin();
         let profile = profiles.get(claim.profile()).cloned();
         // What is called otherwise is nobody's.
         let profile = profile.unwrap_or_else(Profile::workspace);
-        self.try_with(claim, &profile, workspace, control).await
+        self.try_with(claim, &profile, site, control).await
     }
 
-    async fn try_with(
+    pub(crate) async fn try_with(
         &self,
         claim: Claim,
         profile: &Profile,
-        workspace: &str,
+        site: &Site,
         control: RunControl,
     ) -> Result<Done, Lost> {
         let grants = profile.grants().clone();
@@ -332,7 +337,7 @@ impl World {
             }
             (stdout, stderr)
         });
-        let ran = self.runner.run(claim, profile, workspace, Timestamp::from_millis(0), sender, control).await?;
+        let ran = self.runner.run(claim, profile, site, Timestamp::from_millis(0), sender, control).await?;
         let (out, err) = collect.await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Done { ran, stdout: text(&out), stderr: text(&err), out })
@@ -357,11 +362,20 @@ pub(crate) fn own(grants: Grants) -> Profile {
     Profile::new(ProfileName::new(Name::parse("own").unwrap()), grants, AskedBy::PeopleOnly)
 }
 
+/// A place where commands name no scripts.
+pub(crate) fn site(workspace: &str) -> Site {
+    Site { workspace: workspace.to_owned(), scripts: Vec::new() }
+}
+
 pub(crate) fn claim_of(plan: Plan) -> Claim {
+    bound_claim(plan, None)
+}
+
+pub(crate) fn bound_claim(plan: Plan, binding: Option<Binding>) -> Claim {
     let (profile, timeout_s) = (plan.profile.clone(), plan.timeout.seconds());
     let run = RunId::new(Timestamp::from_millis(0), 1);
     #[expect(clippy::disallowed_methods, reason = "the runner is tested without a store")]
-    Claim::issued_by_store(plan, run, profile, Limits { timeout_s, resources: ResourceLimits::default() }, None)
+    Claim::issued_by_store(plan, run, profile, Limits { timeout_s, resources: ResourceLimits::default() }, binding)
 }
 
 pub(crate) fn held(ran: &Ran, mechanism: &str) -> bool {
