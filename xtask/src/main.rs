@@ -1,6 +1,5 @@
 //! The project's own chores. `cargo xtask check` is the one gate: format, lints, dependency edges, documents, tests.
 //! `cargo xtask soak` runs the long proofs.
-//! `cargo xtask corpora` measures the built-in policy.
 //! `cargo xtask bench` measures the release build and writes the table of `bench/README.md`.
 
 use std::path::Path;
@@ -8,7 +7,6 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 mod bench;
-mod corpora;
 mod deny;
 mod edges;
 mod python;
@@ -24,11 +22,7 @@ fn main() -> ExitCode {
         ["soak", seconds] if seconds.parse::<u32>().is_ok() => soak(seconds),
         ["bench"] => bench::measure(None),
         ["bench", note] => bench::measure(Some(note)),
-        ["corpora", folder] => corpora::measure(folder.as_ref(), 0),
-        ["corpora", folder, "--show", count] => {
-            count.parse().map_err(Failure::from).and_then(|count| corpora::measure(folder.as_ref(), count))
-        }
-        _ => Err("usage: cargo xtask check | soak [SECONDS] | bench [WORDS ABOUT THE MACHINE] | corpora FOLDER [--show COUNT]".into()),
+        _ => Err("usage: cargo xtask check | soak [SECONDS] | bench [WORDS ABOUT THE MACHINE]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

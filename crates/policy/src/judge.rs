@@ -1,13 +1,13 @@
 //! Commands judged by rules.
 
-use std::collections::HashMap;
+use provara_domain::{CommandText, Judgement, PolicyVersion, ProfileName, Shell, Span};
 
-use provara_domain::{CommandText, Judgement, PolicyVersion, ProfileName, Reason, Severity, Shell, Span, Verdict};
-
-use crate::matching::{Place, holds, may_be_allowed, resolve};
-use crate::reader::{self, Command, MAX_STEPS};
-use crate::rule::{Matcher, Rule};
-use crate::unwrap::{Inside, inside, names};
+use crate::facts::Fact;
+use crate::knowledge::Knowledge;
+use crate::pass::Pass;
+use crate::places::Places;
+use crate::reader::Certainty;
+use crate::rule::Rule;
 
 /// What becomes of a command that no rule knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub struct Policy {
     rules: Vec<Rule>,
     strict: Strictness,
     version: PolicyVersion,
+    knowledge: Knowledge,
+    places: Places,
 }
 
 /// What rules say of how a command runs. All of it holds: the strictest wins.
@@ -74,6 +76,10 @@ pub struct ReadCommand {
     pub redirections: Vec<(String, String)>,
     /// The variables that it sets.
     pub assignments: Vec<String>,
+    /// What it does, as far as its text says.
+    pub facts: Vec<Fact>,
+    /// How sure it is that its arguments are what they seem.
+    pub certainty: Certainty,
     /// Where it stands.
     pub span: Span,
     /// How many wrappers and scripts hide it.
@@ -89,14 +95,28 @@ pub struct Tried {
     pub matched: bool,
 }
 
-/// How many wrappers and scripts within each other are opened. Below it anything may hide, so deeper is denied.
-const MAX_WRAPPING: u32 = 6;
-/// One reason of a kind is told so often; more adds nothing for the reader and would let a text grow its judgement.
-const TOLD_AT_MOST: usize = 8;
-
 impl Policy {
-    pub(crate) const fn new(rules: Vec<Rule>, strict: Strictness, version: PolicyVersion) -> Self {
-        Self { rules, strict, version }
+    pub(crate) const fn new(
+        rules: Vec<Rule>,
+        strict: Strictness,
+        version: PolicyVersion,
+        knowledge: Knowledge,
+        places: Places,
+    ) -> Self {
+        Self { rules, strict, version, knowledge, places }
+    }
+
+    pub(crate) const fn strictness(&self) -> Strictness {
+        self.strict
+    }
+
+    /// Returns what is known of programs.
+    pub const fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    pub(crate) const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Returns which policy this is. Its digest covers every rule file and the strictness.
@@ -162,232 +182,9 @@ impl Policy {
         self.pass_over(&self.rules, request)
     }
 
-    fn pass_over<'p>(&self, rules: &'p [Rule], request: &Request<'_>) -> Pass<'p> {
-        let mut pass = Pass {
-            rules,
-            unknown: match self.strict {
-                Strictness::Ask => Verdict::Ask,
-                Strictness::Deny => Verdict::Deny,
-            },
-            reasons: Vec::new(),
-            told: HashMap::new(),
-            matched: vec![false; rules.len()],
-            commands: Vec::new(),
-            steps: 0,
-        };
-        pass.raw(request.command.as_str(), request.shell, None);
-        let mut place = Place { cwd: Some(request.cwd.to_owned()), workspaces: request.workspaces };
-        pass.script(request.command.as_str(), request.shell, 0, None, &mut place);
-        if pass.commands.is_empty() {
-            pass.say(
-                "nothing_to_run",
-                Verdict::Ask,
-                Severity::Low,
-                "has no command that could be read".to_owned(),
-                None,
-            );
-        }
-        if pass.steps > MAX_STEPS {
-            pass.deny_limit("is too large or too intricate to be judged", None);
-        }
+    fn pass_over<'p>(&'p self, rules: &'p [Rule], request: &Request<'_>) -> Pass<'p> {
+        let mut pass = Pass::new(self, rules);
+        pass.run(request);
         pass
     }
-}
-
-struct Pass<'p> {
-    rules: &'p [Rule],
-    /// What becomes of what no rule knows.
-    unknown: Verdict,
-    reasons: Vec<Reason>,
-    told: HashMap<String, usize>,
-    /// For each rule.
-    matched: Vec<bool>,
-    commands: Vec<ReadCommand>,
-    steps: u64,
-}
-
-/// Where a command was found: all that its judging needs beside itself.
-struct Found<'w, 'a> {
-    shell: Shell,
-    /// How many wrappers and scripts hide it.
-    depth: u32,
-    /// What to point at where it has no place of its own in the text.
-    outer: Option<Span>,
-    /// The names of the programs before it in its pipeline.
-    before: &'w [String],
-    place: &'w mut Place<'a>,
-}
-
-impl Pass<'_> {
-    /// Raw rules see every text, opaque or not.
-    fn raw(&mut self, text: &str, shell: Shell, outer: Option<Span>) {
-        let rules = self.rules;
-        for (index, rule) in rules.iter().enumerate() {
-            let Matcher::Raw(regex) = &rule.matcher else { continue };
-            if !rule.shells.contains(&shell) {
-                continue;
-            }
-            self.steps += u64::try_from(text.len() / 16).unwrap_or(0) + 1;
-            if let Some(found) = regex.find(text) {
-                self.rule_speaks(index, outer.unwrap_or(Span { start: found.start(), end: found.end() }));
-            }
-        }
-    }
-
-    fn script(&mut self, text: &str, shell: Shell, depth: u32, outer: Option<Span>, place: &mut Place<'_>) {
-        if self.steps > MAX_STEPS {
-            return;
-        }
-        let reading = reader::read(text, shell);
-        self.steps += reading.steps;
-        let unknown = self.unknown;
-        for (span, why) in &reading.opaque {
-            let text = format!("this part {why}");
-            self.say("opaque", unknown, Severity::Medium, text, Some(outer.unwrap_or(*span)));
-        }
-        if reading.too_deep {
-            self.deny_limit("nests commands deeper than is read", outer);
-        }
-        let (mut pipeline, mut before) = (0, Vec::new());
-        for command in &reading.commands {
-            if self.steps > MAX_STEPS {
-                return;
-            }
-            if pipeline != command.pipeline {
-                pipeline = command.pipeline;
-                before.clear();
-            }
-            let mut here = Vec::new();
-            self.command(command, Found { shell, depth, outer, before: &before, place: &mut *place }, &mut here);
-            // A long pipeline may not make its own judging quadratic.
-            if before.len() < 64 {
-                before.append(&mut here);
-            }
-        }
-    }
-
-    /// Adds to `here` the names that `command` goes by, its own and those of what it wraps.
-    fn command(&mut self, command: &Command, found: Found<'_, '_>, here: &mut Vec<String>) {
-        let Found { shell, depth, outer, before, place } = found;
-        let span = outer.unwrap_or_else(|| command.span.into());
-        self.note(command, span, depth);
-        here.push(names(&command.program).1);
-        let known = self.rules_on(command, shell, span, before, place);
-        change_directory(command, place);
-        match inside(command) {
-            Inside::Plain if known => {}
-            Inside::Plain => {
-                let program =
-                    if command.program.is_empty() { "an assignment or redirection" } else { &command.program };
-                let text = format!("no rule knows what `{}` does here", shortened(program));
-                self.say("unknown_command", self.unknown, Severity::Medium, text, Some(span));
-            }
-            _ if depth >= MAX_WRAPPING => {
-                self.deny_limit("wraps a command in more commands than are opened", Some(span));
-            }
-            Inside::Command(inner) => {
-                self.wraps(command, span);
-                self.command(&inner, Found { shell, depth: depth + 1, outer: Some(span), before, place }, here);
-            }
-            Inside::Script(script, inner_shell) => {
-                self.wraps(command, span);
-                self.raw(&script, inner_shell, Some(span));
-                self.script(&script, inner_shell, depth + 1, Some(span), place);
-            }
-        }
-    }
-
-    fn rules_on(&mut self, command: &Command, shell: Shell, span: Span, before: &[String], place: &Place<'_>) -> bool {
-        let rules = self.rules;
-        let mut known = false;
-        let (called, allowable) = (names(&command.program), may_be_allowed(command, shell));
-        let cost = 1 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
-        for (index, rule) in rules.iter().enumerate() {
-            let Matcher::Facts(facts) = &rule.matcher else { continue };
-            let refused = rule.verdict == Verdict::Allow && !allowable;
-            if refused || !rule.shells.contains(&shell) {
-                continue;
-            }
-            self.steps += cost;
-            if holds(facts, command, &called, before, place) {
-                known = true;
-                self.rule_speaks(index, span);
-            }
-        }
-        known
-    }
-
-    fn wraps(&mut self, command: &Command, span: Span) {
-        let text = format!("`{}` runs another command", shortened(&command.program));
-        self.say("wrapper", Verdict::Ask, Severity::Medium, text, Some(span));
-    }
-
-    fn rule_speaks(&mut self, index: usize, span: Span) {
-        if let Some(matched) = self.matched.get_mut(index) {
-            *matched = true;
-        }
-        let rules = self.rules;
-        if let Some(rule) = rules.get(index) {
-            self.push(&rule.id, &rule.category, rule.verdict, rule.severity, rule.reason.clone(), Some(span));
-        }
-    }
-
-    fn deny_limit(&mut self, what: &str, span: Option<Span>) {
-        self.say("limit", Verdict::Deny, Severity::High, format!("this command {what}"), span);
-    }
-
-    fn say(&mut self, rule: &str, verdict: Verdict, severity: Severity, text: String, span: Option<Span>) {
-        self.push(rule, "engine", verdict, severity, text, span);
-    }
-
-    /// Only what repeats an earlier reason of the same rule, and so of the same verdict, is dropped.
-    fn push(
-        &mut self,
-        rule: &str,
-        category: &str,
-        verdict: Verdict,
-        severity: Severity,
-        text: String,
-        span: Option<Span>,
-    ) {
-        let told = self.told.entry(rule.to_owned()).or_default();
-        *told += 1;
-        if *told > TOLD_AT_MOST {
-            return;
-        }
-        self.reasons.push(Reason {
-            rule: rule.to_owned(),
-            category: category.to_owned(),
-            verdict,
-            severity,
-            text,
-            span,
-        });
-    }
-
-    fn note(&mut self, command: &Command, span: Span, depth: u32) {
-        self.commands.push(ReadCommand {
-            program: command.program.clone(),
-            args: command.args.iter().map(|word| word.text.clone()).collect(),
-            redirections: command.redirections.iter().map(|r| (r.operator.clone(), r.target.clone())).collect(),
-            assignments: command.assignments.clone(),
-            span,
-            depth,
-        });
-    }
-}
-
-/// Later relative paths mean something else after a `cd`.
-fn change_directory(command: &Command, place: &mut Place<'_>) {
-    if matches!(command.program.to_lowercase().as_str(), "cd" | "chdir" | "pushd" | "popd" | "set-location" | "sl") {
-        let target = command.args.iter().map(|word| word.text.as_str()).find(|text| !text.starts_with('-'));
-        place.cwd = target
-            .filter(|path| !path.contains(['$', '`', '~', '\\']))
-            .and_then(|path| resolve(path, place.cwd.as_deref()));
-    }
-}
-
-fn shortened(text: &str) -> String {
-    const MOST: usize = 60;
-    if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
 }

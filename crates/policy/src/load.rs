@@ -8,7 +8,10 @@ use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::facts::{Effect, Scope};
 use crate::judge::{Policy, Request, Strictness};
+use crate::knowledge::{Knowledge, KnowledgeError, with_nearest};
+use crate::places::{self, Places};
 use crate::reader::is_hidden;
 use crate::rule::{Examples, Facts, Matcher, Paths, Rule, RuleBinding, Urls};
 
@@ -67,6 +70,15 @@ impl fmt::Display for PolicyErrors {
 
 impl std::error::Error for PolicyErrors {}
 
+impl From<&KnowledgeError> for RuleError {
+    fn from(error: &KnowledgeError) -> Self {
+        let KnowledgeError { file, program, what } = error;
+        let file = format!("policies/programs/{file}");
+        let mend = "mend the file and build again".to_owned();
+        Self { file, rule: program.clone(), what: what.clone(), mend }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -114,10 +126,14 @@ struct RawMatch {
     fed_by: Vec<String>,
     paths: Option<Paths>,
     urls: Option<Urls>,
+    effect: Vec<Effect>,
+    scope: Vec<Scope>,
 }
 
-const BUILTIN: RuleFile<'static> =
-    RuleFile { name: "policies/default.toml", text: include_str!("../../../policies/default.toml") };
+const BUILTIN: [RuleFile<'static>; 2] = [
+    RuleFile { name: "policies/default.toml", text: include_str!("../../../policies/default.toml") },
+    RuleFile { name: "policies/effects.toml", text: include_str!("../../../policies/effects.toml") },
+];
 
 /// The largest compiled expression. With [`MAX_REGEXES`] it bounds what hostile files can cost.
 const REGEX_BYTES: usize = 1 << 17;
@@ -136,7 +152,8 @@ const MAX_TOLD: usize = 600;
 /// Told in all; who has more faults than this mends these first.
 const MAX_FAULTS: usize = 100;
 /// What the engine's own reasons are called. A rule of such a name could silence or forge them.
-const RESERVED: [&str; 5] = ["opaque", "unknown_command", "wrapper", "limit", "nothing_to_run"];
+const RESERVED: [&str; 7] =
+    ["opaque", "unknown_command", "known_command", "assignment", "wrapper", "limit", "nothing_to_run"];
 
 impl Policy {
     /// Returns the built-in policy.
@@ -161,17 +178,36 @@ impl Policy {
         });
         // The engine can change a verdict as well as a rule can.
         hash.update(env!("CARGO_PKG_VERSION"));
-        for file in std::iter::once(&BUILTIN).chain(files) {
+        for file in BUILTIN.iter().chain(files) {
             for part in [file.name, file.text] {
                 hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
                 hash.update(part);
             }
             loading.read(file);
         }
+        // What is known of programs and places changes verdicts as well as rules do.
+        for (name, text) in Knowledge::files().iter().chain(&[("places.toml", places::BUILTIN)]) {
+            hash.update(name);
+            hash.update(text);
+        }
         let Loading { rules, sources, versions, mut errors, .. } = loading;
         let version =
             PolicyVersion { version: versions.join("+"), digest: Digest::from_sha256(hash.finalize().into()) };
-        let policy = Self::new(rules, strict, version);
+        let (places, knowledge) = match (Places::builtin(), Knowledge::builtin()) {
+            (Ok(places), Ok(knowledge)) => (places, knowledge),
+            (places, knowledge) => {
+                let of_places = places.err().map(|what| RuleError {
+                    file: "policies/places.toml".to_owned(),
+                    rule: None,
+                    what,
+                    mend: "mend the file and build again".to_owned(),
+                });
+                errors.extend(of_places);
+                errors.extend(knowledge.err().unwrap_or_default().iter().map(RuleError::from));
+                return Err(PolicyErrors(errors));
+            }
+        };
+        let policy = Self::new(rules, strict, version, knowledge, places);
         for (index, (rule, file)) in policy.rules().zip(&sources).enumerate() {
             check_examples(&policy, index, rule, file, &mut errors);
         }
@@ -202,7 +238,12 @@ impl Loading {
         let raw: RawFile = match toml::from_str(file.text) {
             Ok(raw) => raw,
             Err(error) => {
-                return self.fault(file, None, error.to_string(), "write it as `docs/policy.md` shows");
+                return self.fault(
+                    file,
+                    None,
+                    with_nearest(error.to_string().trim_end()),
+                    "write it as `docs/policy.md` shows",
+                );
             }
         };
         self.versions.extend(raw.version);
@@ -222,7 +263,7 @@ impl Loading {
                     self.fault(
                         file,
                         Some(name),
-                        error.to_string().trim_end().replace('\n', " "),
+                        with_nearest(error.to_string().trim_end()).replace('\n', " "),
                         "mend or remove the field it names",
                     );
                 }
@@ -342,12 +383,13 @@ fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<M
     let redirect = regexes(raw.redirect.into_iter().collect()).pop();
     let text = regexes(raw.raw.iter().cloned().collect()).pop();
     let no_program = raw.program.is_empty();
-    let nothing = no_program && args_any.is_empty() && args_all.is_empty() && redirect.is_none();
+    let nothing =
+        no_program && args_any.is_empty() && args_all.is_empty() && redirect.is_none() && raw.effect.is_empty();
     match (raw.raw.is_some(), nothing) {
         (false, true) => {
             faults.push((
                 "its match names nothing".to_owned(),
-                "give `raw`, `program`, `args_any`, `args_all` or `redirect`",
+                "give `raw`, `effect`, `program`, `args_any`, `args_all` or `redirect`",
             ));
             return None;
         }
@@ -357,9 +399,9 @@ fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<M
         }
         _ => {}
     }
-    if verdict == Verdict::Allow && (raw.raw.is_some() || no_program) {
+    if verdict == Verdict::Allow && (raw.raw.is_some() || (no_program && raw.effect.is_empty())) {
         // Text that looks harmless is no proof; only a command that was read can be allowed.
-        faults.push(("an allow rule must name its programs".to_owned(), "match by `program`"));
+        faults.push(("an allow rule must name its programs or effects".to_owned(), "match by `program` or `effect`"));
         return None;
     }
     if raw.raw.is_some() {
@@ -381,6 +423,8 @@ fn matcher(raw: RawMatch, verdict: Verdict, faults: &mut Vec<Fault>) -> Option<M
         fed_by: raw.fed_by,
         paths: raw.paths,
         urls: raw.urls,
+        effects: raw.effect,
+        scopes: raw.scope,
     })))
 }
 

@@ -2,9 +2,9 @@
 
 use provara_domain::Shell;
 
+use crate::naming::names;
 use crate::reader::{Command, Word};
 use crate::rule::{Facts, Paths, Urls};
-use crate::unwrap::names;
 
 /// Where a command runs.
 #[derive(Debug, Clone)]
@@ -158,6 +158,17 @@ fn is_local(url: &str) -> bool {
 
 /// Returns whether an allow rule may speak for `command` at all: what it is told to do is all that it does.
 pub(crate) fn may_be_allowed(command: &Command, shell: Shell) -> bool {
+    let harmless = |to: &crate::reader::Redirection| {
+        to.target == "/dev/null" || (to.operator.ends_with('&') && matches!(to.target.as_str(), "1" | "2"))
+    };
+    is_plain(command, shell)
+        && command.assignments.is_empty()
+        && command.redirections.iter().all(harmless)
+        && command.args.iter().all(|word| !word.glob || is_tame_glob(&word.text))
+}
+
+/// Returns whether the program is the one that everybody knows by that name.
+pub(crate) fn is_plain(command: &Command, shell: Shell) -> bool {
     // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`, and
     // PowerShell knows no difference of case alone.
     let (base, stem) = names(&command.program);
@@ -167,18 +178,11 @@ pub(crate) fn may_be_allowed(command: &Command, shell: Shell) -> bool {
         || ["/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/"]
             .into_iter()
             .any(|folder| command.program.strip_prefix(folder).is_some_and(|name| !name.contains(['/', '\\'])));
-    let harmless = |to: &crate::reader::Redirection| {
-        to.target == "/dev/null" || (to.operator.ends_with('&') && matches!(to.target.as_str(), "1" | "2"))
-    };
-    plain_program
-        && exact_name
-        && command.assignments.is_empty()
-        && command.redirections.iter().all(harmless)
-        && command.args.iter().all(|word| !word.glob || is_tame_glob(&word.text))
+    plain_program && exact_name
 }
 
 /// A pattern that can become neither a flag nor a hidden file nor leave its folder.
-fn is_tame_glob(text: &str) -> bool {
+pub(crate) fn is_tame_glob(text: &str) -> bool {
     let below = text.strip_prefix("./").unwrap_or(text);
     (below != text || text.starts_with(|c: char| c.is_ascii_alphanumeric()))
         && !text.contains('\\')

@@ -4,6 +4,8 @@ use provara_domain::{ProfileName, Severity, Shell, Verdict};
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::facts::{Effect, Scope};
+
 /// One rule in force.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -101,6 +103,10 @@ pub(crate) struct Facts {
     pub(crate) paths: Option<Paths>,
     /// What the addresses among its arguments are.
     pub(crate) urls: Option<Urls>,
+    /// It does one of these; where there are some, the rule speaks of each such fact and not of the command as a whole.
+    pub(crate) effects: Vec<Effect>,
+    /// In one of these places; anywhere where empty.
+    pub(crate) scopes: Vec<Scope>,
 }
 
 /// Where paths lead.

@@ -4,9 +4,11 @@
 
 use provara_domain::{CommandText, NamedScript, ScriptPlace, ScriptUse, Shell, Span};
 
-use crate::matching::resolve;
+use crate::judge::Policy;
+use crate::knowledge::{Inner, Language as Written, Scopes, apply};
+use crate::matching::{Place, resolve};
+use crate::naming::names;
 use crate::reader::{self, Command, MAX_STEPS, Word};
-use crate::unwrap::{Inside, inside, names};
 
 /// So many names are told; a command that names more is beyond what anybody reads.
 pub const MAX_NAMED: usize = 32;
@@ -15,12 +17,22 @@ const MAX_PATH: usize = 4095;
 /// How many wrappers and scripts within each other are opened; policy denies what is deeper.
 const MAX_WRAPPING: u32 = 6;
 
-/// Returns the scripts that `command` names, in the order of its text, each once. Never panics; work is bounded as a
-/// judgement's is.
-pub fn scripts(command: &CommandText, shell: Shell) -> Vec<NamedScript> {
-    let mut walk = Walk { found: Vec::new(), steps: 0 };
-    walk.text(command.as_str(), shell, 0, None, &mut Folder::Cwd);
-    walk.found
+impl Policy {
+    /// Returns the scripts that `command` names, in the order of its text, each once. Never panics; work is bounded as a
+    /// judgement's is.
+    pub fn scripts(&self, command: &CommandText, shell: Shell) -> Vec<NamedScript> {
+        let mut walk = Walk { policy: self, found: Vec::new(), steps: 0 };
+        walk.text(command.as_str(), shell, 0, None, &mut Folder::Cwd);
+        walk.found
+    }
+}
+
+/// What is inside of a command.
+enum Inside {
+    /// Another command.
+    Command(Command),
+    /// A script, as text.
+    Script(String, Shell),
 }
 
 /// Where a relative path begins.
@@ -34,12 +46,13 @@ enum Folder {
     Unknown,
 }
 
-struct Walk {
+struct Walk<'p> {
+    policy: &'p Policy,
     found: Vec<NamedScript>,
     steps: u64,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn text(&mut self, text: &str, shell: Shell, depth: u32, outer: Option<Span>, folder: &mut Folder) {
         if self.steps > MAX_STEPS || depth > MAX_WRAPPING {
             return;
@@ -47,11 +60,11 @@ impl Walk {
         let reading = reader::read(text, shell);
         self.steps += reading.steps;
         for command in &reading.commands {
-            self.command(command, depth, outer, folder);
+            self.command(command, shell, depth, outer, folder);
         }
     }
 
-    fn command(&mut self, command: &Command, depth: u32, outer: Option<Span>, folder: &mut Folder) {
+    fn command(&mut self, command: &Command, shell: Shell, depth: u32, outer: Option<Span>, folder: &mut Folder) {
         let span = outer.unwrap_or_else(|| command.span.into());
         self.steps += 1 + u64::try_from(command.args.len()).unwrap_or(0);
         if self.steps > MAX_STEPS || depth > MAX_WRAPPING {
@@ -62,13 +75,33 @@ impl Walk {
             self.name(&command.program.replace('\\', "/"), span, ScriptUse::Program, folder);
         }
         self.named_by(&name, command, outer, folder);
-        match inside(command) {
-            Inside::Plain => change_folder(&name, &command.args, folder),
+        let mut inner = self.inside(command, &name, shell);
+        // `sh <<< 'script'`
+        let given = command.redirections.iter().find(|to| to.operator.ends_with("<<<")).map(|to| to.target.clone());
+        if let Some(given) = given.filter(|_| language(&name).is_some_and(|language| language.inline == "cs")) {
+            inner.push(Inside::Script(given, Shell::Bash));
+        }
+        if inner.is_empty() {
+            return change_folder(&name, &command.args, folder);
+        }
+        for inside in inner {
+            self.within(inside, command, (&name, shell, depth, span), folder);
+        }
+    }
+
+    fn within(
+        &mut self,
+        inside: Inside,
+        outer: &Command,
+        (name, shell, depth, span): (&str, Shell, u32, Span),
+        folder: &mut Folder,
+    ) {
+        match inside {
             Inside::Command(inner) => {
-                let mut within = folder_within(&name, &command.args, folder);
-                self.command(&inner, depth + 1, Some(span), &mut within);
+                let mut within = folder_within(name, &outer.args, folder);
+                self.command(&inner, shell, depth + 1, Some(span), &mut within);
                 // `builtin cd x` goes there for good, and so does nothing else that wraps.
-                if matches!(name.as_str(), "builtin" | "command") {
+                if matches!(name, "builtin" | "command") {
                     *folder = within;
                 }
             }
@@ -81,6 +114,26 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// What `command` runs in its turn, by what is known of its program.
+    fn inside(&self, command: &Command, name: &str, shell: Shell) -> Vec<Inside> {
+        let Some(program) = self.policy.knowledge().program(name, shell) else { return Vec::new() };
+        let place = Place { cwd: None, workspaces: &[] };
+        let scopes = Scopes { places: self.policy.places(), place: &place };
+        let of = |inner: Inner| match inner {
+            Inner::Command { words, .. } => {
+                let (program, args) = words.split_first()?;
+                let (program, args) = (program.text.clone(), args.to_vec());
+                Some(Inside::Command(Command { program, args, span: command.span, ..Command::default() }))
+            }
+            Inner::Code { code, language: Written::Sh, .. } => Some(Inside::Script(code.text, Shell::Bash)),
+            Inner::Code { code, language: Written::Pwsh | Written::Cmd, .. } => {
+                Some(Inside::Script(code.text, Shell::Pwsh))
+            }
+            Inner::Code { .. } | Inner::Module { .. } | Inner::File { .. } => None,
+        };
+        apply(program, &command.args, command.span.into(), scopes).inner.into_iter().filter_map(of).collect()
     }
 
     /// The scripts that stand among the arguments of the program called `name`.
@@ -378,10 +431,16 @@ fn cluster(letters: &str, language: &Language) -> Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::Strictness;
+
+    fn known() -> Policy {
+        Policy::builtin(Strictness::Ask).unwrap()
+    }
 
     fn named(command: &str) -> Vec<String> {
         let text = CommandText::parse(command.to_owned()).unwrap();
-        scripts(&text, Shell::Bash)
+        known()
+            .scripts(&text, Shell::Bash)
             .into_iter()
             .map(|script| {
                 let mark = match script.place {
@@ -460,22 +519,22 @@ mod tests {
     #[test]
     fn a_name_has_its_place_in_the_text_and_its_use() {
         let text = CommandText::parse("ls; . 'é.sh'".to_owned()).unwrap();
-        let [script] = scripts(&text, Shell::Bash).try_into().unwrap();
+        let [script] = known().scripts(&text, Shell::Bash).try_into().unwrap();
         let Span { start, end } = script.span;
         assert_eq!((text.as_str().get(start..end).unwrap(), script.how), ("'é.sh'", ScriptUse::Sourced));
         let text = CommandText::parse("./build.ps1; pwsh -File x.ps1".to_owned()).unwrap();
-        let found: Vec<_> = scripts(&text, Shell::Pwsh).into_iter().map(|script| script.path).collect();
+        let found: Vec<_> = known().scripts(&text, Shell::Pwsh).into_iter().map(|script| script.path).collect();
         assert_eq!(found, ["./build.ps1", "x.ps1"]);
     }
 
     #[test]
     fn a_flood_of_names_is_bounded() {
         let many = CommandText::parse((0..400).map(|n| format!("./s{n}; ")).collect()).unwrap();
-        let found = scripts(&many, Shell::Bash);
+        let found = known().scripts(&many, Shell::Bash);
         assert_eq!((found.len(), found.last().map(|last| last.place)), (MAX_NAMED, Some(ScriptPlace::Beyond)));
         let long = CommandText::parse(format!("cd {0}; ./{0}", "a".repeat(4090))).unwrap();
-        assert_eq!(scripts(&long, Shell::Bash).len(), 1, "what no file can be called is no script");
+        assert_eq!(known().scripts(&long, Shell::Bash).len(), 1, "what no file can be called is no script");
         let deep = format!("{}./x", "bash -c ".repeat(500));
-        scripts(&CommandText::parse(deep).unwrap(), Shell::Bash);
+        known().scripts(&CommandText::parse(deep).unwrap(), Shell::Bash);
     }
 }

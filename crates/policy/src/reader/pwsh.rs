@@ -1,6 +1,6 @@
 //! The reader of PowerShell.
 
-use super::{Builder, Cursor, Reading, Redirection, Span0, Word, begin};
+use super::{Builder, Certainty, Cursor, Reading, Redirection, Span0, Word, begin};
 
 const KEYWORDS: &[&str] = &[
     "if", "else", "elseif", "foreach", "for", "while", "do", "until", "switch", "try", "catch", "finally", "function",
@@ -133,7 +133,7 @@ fn word(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, depth: u32) -> Word 
             }
         }
     }
-    Word { text, glob, span: Span0 { start, end: cursor.here() } }
+    Word { text, glob, certainty: Certainty::Sure, span: Span0 { start, end: cursor.here() } }
 }
 
 fn single(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, opened: usize, text: &mut String) {
@@ -200,5 +200,9 @@ fn redirection(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, depth: u32) {
     }
     let target = word(cursor, builder, depth).text;
     builder.begin(start, cursor.here());
-    builder.current.redirections.push(Redirection { operator: operator.to_owned(), target });
+    builder.current.redirections.push(Redirection {
+        operator: operator.to_owned(),
+        target,
+        certainty: Certainty::Sure,
+    });
 }

@@ -4,6 +4,7 @@
 mod attacks;
 mod cases;
 mod fuzz;
+mod knowledge;
 mod properties;
 mod rule_files;
 
