@@ -25,8 +25,6 @@ pub struct Knowledge {
 /// A program, or a family of programs that take their arguments alike.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Its names, the usual one first, in lower case.
-    pub(crate) names: Vec<String>,
     /// The shells it is known to; all where empty.
     pub(crate) shells: Vec<Shell>,
     /// How its arguments are spelled.

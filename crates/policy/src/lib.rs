@@ -4,6 +4,7 @@
 //! opaque text is never allowed. Deny rules still look at all of it. Nothing here makes a verdict milder than another
 //! part made it.
 
+mod code;
 mod facts;
 mod judge;
 mod knowledge;
@@ -15,6 +16,8 @@ mod pattern;
 mod places;
 pub mod reader;
 mod rule;
+mod shell;
+mod walk;
 
 pub use facts::{Effect, Fact, Scope};
 pub use judge::{Demands, Explanation, Policy, ReadCommand, Request, Strictness, Tried};

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use provara_domain::{Reason, Severity, Shell, Span, Verdict};
 
+use crate::code;
 use crate::facts::{Effect, Fact, Scope};
 use crate::judge::{Policy, ReadCommand, Request, Strictness};
 use crate::knowledge::{Inner, Language, Program, Scopes, Stdin, Use, apply, host_scope};
 use crate::matching::{Place, holds, is_plain, may_be_allowed, resolve};
 use crate::naming::names;
-use crate::reader::{self, Certainty, Command, MAX_STEPS, Redirection, Word};
+use crate::reader::{self, Certainty, Command, Redirection, Word};
 use crate::rule::{Matcher, Rule};
+use crate::shell::values::Values;
+use crate::walk::{Env, Input, MAX_WRAPPING};
 
-/// How many wrappers and scripts within each other are opened. Below it anything may hide, so deeper is denied.
-const MAX_WRAPPING: u32 = 6;
 /// One reason of a kind is told so often; more adds nothing for the reader and would let a text grow its judgement.
 const TOLD_AT_MOST: usize = 8;
 /// For so many of the files that `{}` stands for, the command is looked at.
@@ -29,19 +30,7 @@ pub(crate) struct Pass<'p> {
     /// For each rule.
     pub(crate) matched: Vec<bool>,
     pub(crate) commands: Vec<ReadCommand>,
-    steps: u64,
-}
-
-/// Where a command was found: all that its judging needs beside itself.
-struct Found<'w, 'a> {
-    shell: Shell,
-    /// How many wrappers and scripts hide it.
-    depth: u32,
-    /// What to point at where it has no place of its own in the text.
-    outer: Option<Span>,
-    /// The names of the programs before it in its pipeline.
-    before: &'w [String],
-    place: &'w mut Place<'a>,
+    pub(crate) steps: u64,
 }
 
 impl<'p> Pass<'p> {
@@ -61,16 +50,32 @@ impl<'p> Pass<'p> {
         }
     }
 
+    pub(crate) const fn policy(&self) -> &'p Policy {
+        self.policy
+    }
+
     /// Work is bounded by steps; a text that needs more is denied.
     pub(crate) fn run(&mut self, request: &Request<'_>) {
         self.raw(request.command.as_str(), request.shell, None);
-        let mut place = Place { cwd: Some(request.cwd.to_owned()), workspaces: request.workspaces };
-        self.script(request.command.as_str(), request.shell, 0, None, &mut place);
+        for (span, why) in reader::hidden(request.command.as_str()) {
+            self.opaque(why, span);
+        }
+        self.spend(u64::try_from(request.command.as_str().len()).unwrap_or(u64::MAX));
+        let mut env = Env {
+            shell: request.shell,
+            depth: 0,
+            outer: None,
+            before: Vec::new(),
+            place: Place { cwd: Some(request.cwd.to_owned()), workspaces: request.workspaces },
+            values: Values::of_a_command(),
+            perhaps: false,
+        };
+        self.script(request.command.as_str(), &mut env, &Input::default());
         if self.commands.is_empty() {
             let text = "has no command that could be read".to_owned();
             self.say("nothing_to_run", Verdict::Ask, Severity::Low, text, None);
         }
-        if self.steps > MAX_STEPS {
+        if self.is_spent() {
             self.deny_limit("is too large or too intricate to be judged", None);
         }
     }
@@ -90,119 +95,184 @@ impl<'p> Pass<'p> {
         }
     }
 
-    fn script(&mut self, text: &str, shell: Shell, depth: u32, outer: Option<Span>, place: &mut Place<'_>) {
-        if self.steps > MAX_STEPS {
-            return;
+    /// Judges a text in the shell of `env`. Returns what it prints, where that is known.
+    fn script(&mut self, text: &str, env: &mut Env<'_>, input: &Input) -> Option<String> {
+        match env.shell {
+            Shell::Bash | Shell::Sh => return self.shell_text(text, env, input),
+            Shell::Pwsh => {}
         }
-        let reading = reader::read(text, shell);
-        self.steps += reading.steps;
+        if self.is_spent() {
+            return None;
+        }
+        let reading = reader::read(text, Shell::Pwsh);
+        self.spend(reading.steps);
         for (span, why) in &reading.opaque {
-            self.opaque(why, outer.unwrap_or(*span));
+            self.opaque(why, env.outer.unwrap_or(*span));
         }
         if reading.too_deep {
-            self.deny_limit("nests commands deeper than is read", outer);
+            self.deny_limit("nests commands deeper than is read", env.outer);
         }
-        let (mut pipeline, mut before) = (0, Vec::new());
+        let mut pipeline = 0;
         for command in &reading.commands {
-            if self.steps > MAX_STEPS {
-                return;
+            if self.is_spent() {
+                return None;
             }
             if pipeline != command.pipeline {
                 pipeline = command.pipeline;
-                before.clear();
+                env.before.clear();
             }
-            let mut here = Vec::new();
-            self.simple(command, Found { shell, depth, outer, before: &before, place: &mut *place }, &mut here);
+            let noted = self.commands.len();
+            let fed = !env.before.is_empty();
+            self.simple(command, env, &Input { known: None, fed });
             // A long pipeline may not make its own judging quadratic.
-            if before.len() < 64 {
-                before.append(&mut here);
+            if env.before.len() < 64 {
+                let names = self.commands.get(noted..).unwrap_or(&[]).iter().take(16);
+                env.before.extend(names.map(|command| crate::naming::names(&command.program).1));
             }
         }
+        None
     }
 
-    /// Adds to `here` the names that `command` goes by, its own and those of what it wraps.
-    fn simple(&mut self, command: &Command, found: Found<'_, '_>, here: &mut Vec<String>) {
-        let Found { shell, depth, outer, before, place } = found;
-        let span = outer.unwrap_or_else(|| command.span.into());
+    /// Judges one command whose words are filled in, and what it runs in its turn.
+    pub(crate) fn simple(&mut self, command: &Command, env: &mut Env<'_>, input: &Input) {
+        let span = env.outer.unwrap_or_else(|| command.span.into());
         let (_, name) = names(&command.program);
-        here.push(name.clone());
-        let ruled = self.rules_on(command, shell, span, before, place);
+        let ruled = self.rules_on(command, env.shell, span, &env.before, &env.place);
         let policy = self.policy;
-        let scopes = Scopes { places: policy.places(), place };
+        let scopes = Scopes { places: policy.places(), place: &env.place };
         let mut facts = redirected(command, scopes, span);
-        let program = policy.knowledge().program(&name, shell);
+        let program = policy.knowledge().program(&name, env.shell);
         let usage = match program {
             Some(program) => apply(program, &command.args, span, scopes),
             None => unknown_use(command, scopes),
         };
-        self.steps += u64::try_from(command.args.len()).unwrap_or(0);
+        self.spend(u64::try_from(command.args.len()).unwrap_or(0));
         facts.extend(usage.facts.iter().cloned());
         self.set(command, &usage, span, &mut facts);
-        self.names(command, program, ruled, (shell, span), &usage, &mut facts);
-        feeds(&usage, command, before, span, &mut facts);
-        let mut within = place.clone();
+        self.names(command, program, ruled, (env.shell, span), &usage, &mut facts);
+        let mut ran = Vec::new();
+        feeds(&usage, command, input, span, &mut facts, &mut ran);
+        let mut within = Env { depth: env.depth + 1, outer: Some(span), ..env.clone() };
         if let Some(folder) = &usage.folder {
-            enter(Some(&folder.text), &mut within);
+            enter(Some(&folder.text), &mut within.place);
         }
-        change_directory(command, place);
-        let mut inner = Vec::new();
-        for ran in usage.inner {
-            match ran {
-                Inner::File { path, .. } => {
-                    let scope = policy.places().scope(&path.text, path.glob, &within);
-                    let effect = if scope == Scope::Credentials { Effect::Read } else { Effect::Execute };
-                    facts.push(Fact { effect, scope, target: path.text.clone(), span: path.span.into() });
+        change_directory(command, &mut env.place);
+        for inner in usage.inner {
+            self.inner(inner, usage.stdin, (command, input), &within, &mut facts, &mut ran);
+        }
+        self.speak(&facts, env.outer);
+        self.note(command, facts, span, env.depth);
+        if ran.is_empty() {
+            return;
+        }
+        if env.depth >= MAX_WRAPPING {
+            return self.deny_limit("wraps a command in more commands than are opened", Some(span));
+        }
+        // `eval` and its like change the shell that they are in.
+        let here = matches!(name.as_str(), "eval" | "source" | "." | "trap" | "builtin" | "command");
+        for ran in ran {
+            self.ran(ran, command, &mut within, input);
+        }
+        if here {
+            env.values = within.values;
+            env.place = within.place;
+        }
+    }
+
+    fn ran(&mut self, ran: Ran, command: &Command, within: &mut Env<'_>, input: &Input) {
+        match ran {
+            Ran::Command(words) => {
+                let Some((program, args)) = words.split_first() else { return };
+                if program.certainty == Certainty::Unknown {
+                    let span = within.outer.unwrap_or_else(|| command.span.into());
+                    self.opaque("is a program whose name is filled in when it runs", span);
                 }
-                Inner::Code { code, language, .. } => {
-                    let shell = match language {
-                        Language::Sh => Some(Shell::Bash),
-                        Language::Pwsh => Some(Shell::Pwsh),
-                        Language::Cmd => Some(Shell::Pwsh),
-                        _ => None,
-                    };
-                    if shell.is_none() || code.certainty == Certainty::Unknown {
-                        let target = code.text.clone();
-                        facts.push(Fact { effect: Effect::Code, scope: Scope::Nowhere, target, span });
-                    }
-                    inner.extend(shell.map(|shell| Ran::Script(code.text, shell)));
+                let (program, args, span) = (program.text.clone(), args.to_vec(), command.span);
+                let inner = Command { program, args, span, pipeline: command.pipeline, ..Command::default() };
+                self.simple(&inner, within, input);
+            }
+            Ran::Script(text, shell, args) => {
+                self.raw(&text, shell, within.outer);
+                let (before, positional) = (within.shell, within.values.positional.clone());
+                within.shell = shell;
+                if let Some(args) = args {
+                    within.values.positional = Some(args);
                 }
-                Inner::Command { mut words, fill } => {
-                    if usage.stdin == Stdin::Arguments && !words.iter().any(|word| word.text.contains("{}")) {
-                        words.push(Word {
-                            text: "$REPLY".to_owned(),
-                            certainty: Certainty::Unknown,
-                            ..Word::default()
-                        });
-                    }
-                    inner.extend(filled(&words, &fill).into_iter().map(Ran::Command));
-                }
+                self.script(&text, within, input);
+                within.shell = before;
+                within.values.positional = positional;
             }
         }
-        self.speak(&facts, outer);
-        self.note(command, facts, span, depth);
-        for ran in inner {
-            if depth >= MAX_WRAPPING {
-                return self.deny_limit("wraps a command in more commands than are opened", Some(span));
+    }
+
+    /// What becomes of something that a program runs: more facts, or a command or script that is judged in its turn.
+    fn inner(
+        &mut self,
+        inner: Inner,
+        stdin: Stdin,
+        (command, input): (&Command, &Input),
+        within: &Env<'_>,
+        facts: &mut Vec<Fact>,
+        ran: &mut Vec<Ran>,
+    ) {
+        match inner {
+            Inner::File { path, language, args } => self.file(&path, language, &args, within, facts, ran),
+            Inner::Code { code, language, args } => {
+                if code.certainty == Certainty::Unknown {
+                    facts.push(fact(Effect::Code, Scope::Nowhere, &code.text, &code));
+                }
+                self.code(&code, language, positional(&args), within, facts, ran);
             }
-            match ran {
-                Ran::Command(words) => {
-                    let Some((program, args)) = words.split_first() else { continue };
-                    let inner = Command {
-                        program: program.text.clone(),
-                        args: args.to_vec(),
-                        span: command.span,
-                        pipeline: command.pipeline,
-                        ..Command::default()
-                    };
-                    let found = Found { shell, depth: depth + 1, outer: Some(span), before, place: &mut within };
-                    self.simple(&inner, found, here);
+            Inner::Command { mut words, fill } => {
+                if stdin == Stdin::Arguments {
+                    words = given(&words, command, input);
                 }
-                Ran::Script(text, shell) => {
-                    self.raw(&text, shell, Some(span));
-                    self.script(&text, shell, depth + 1, Some(span), &mut within);
-                }
+                ran.extend(filled(&words, &fill).into_iter().map(Ran::Command));
             }
         }
+    }
+
+    fn file(&mut self, path: &Word, language: Option<Language>, args: &[Word], within: &Env<'_>, facts: &mut Vec<Fact>, ran: &mut Vec<Ran>) {
+        let scope = self.policy.places().scope(&path.text, path.glob, &within.place);
+        let whole = resolve(&path.text, within.place.cwd.as_deref());
+        if let Some(text) = whole.and_then(|whole| within.values.file(&whole).map(str::to_owned)) {
+            // The text itself wrote it, so it is known what runs.
+            let word = Word { text, ..path.clone() };
+            return self.code(&word, language.unwrap_or(Language::Sh), positional(args), within, facts, ran);
+        }
+        // Interpreters tell of what they cannot read.
+        let effect = if matches!(scope, Scope::Credentials | Scope::Secrets) { Effect::Read } else { Effect::Execute };
+        if scope == Scope::Nowhere && path.certainty != Certainty::Unknown {
+            return;
+        }
+        facts.push(fact(effect, scope, &path.text, path));
+    }
+
+    fn code(&mut self, code: &Word, language: Language, args: Option<Vec<String>>, within: &Env<'_>, facts: &mut Vec<Fact>, ran: &mut Vec<Ran>) {
+        let shell = match language {
+            Language::Sh => Some(Shell::Bash),
+            Language::Pwsh | Language::Cmd => Some(Shell::Pwsh),
+            _ => None,
+        };
+        if let Some(shell) = shell {
+            // `^` is the escape of cmd.
+            let text = if language == Language::Cmd { code.text.replace('^', "") } else { code.text.clone() };
+            return ran.push(Ran::Script(text, shell, args));
+        }
+        let found = code::scan(&code.text, language);
+        self.spend(u64::try_from(code.text.len()).unwrap_or(u64::MAX));
+        for (effect, target) in found.does {
+            let scope = match effect {
+                Effect::Read | Effect::Write | Effect::Delete => self.policy.places().scope(&target, false, &within.place),
+                Effect::Network if target.is_empty() => Scope::Elsewhere,
+                Effect::Network => host_scope(&target),
+                _ => Scope::Nowhere,
+            };
+            if scope != Scope::Nowhere || !matches!(effect, Effect::Read | Effect::Write | Effect::Delete) {
+                facts.push(fact(effect, scope, &target, code));
+            }
+        }
+        ran.extend(found.scripts.into_iter().map(|text| Ran::Script(text, Shell::Bash, None)));
     }
 
     /// Says what is known of the program itself.
@@ -303,15 +373,15 @@ impl<'p> Pass<'p> {
         }
     }
 
-    fn opaque(&mut self, why: &str, span: Span) {
+    pub(crate) fn opaque(&mut self, why: &str, span: Span) {
         self.say("opaque", self.unknown, Severity::Medium, format!("this part {why}"), Some(span));
     }
 
-    fn deny_limit(&mut self, what: &str, span: Option<Span>) {
+    pub(crate) fn deny_limit(&mut self, what: &str, span: Option<Span>) {
         self.say("limit", Verdict::Deny, Severity::High, format!("this command {what}"), span);
     }
 
-    fn say(&mut self, rule: &str, verdict: Verdict, severity: Severity, text: String, span: Option<Span>) {
+    pub(crate) fn say(&mut self, rule: &str, verdict: Verdict, severity: Severity, text: String, span: Option<Span>) {
         self.push(rule, "engine", verdict, severity, text, span);
     }
 
@@ -340,7 +410,7 @@ impl<'p> Pass<'p> {
         });
     }
 
-    fn note(&mut self, command: &Command, facts: Vec<Fact>, span: Span, depth: u32) {
+    pub(crate) fn note(&mut self, command: &Command, facts: Vec<Fact>, span: Span, depth: u32) {
         self.commands.push(ReadCommand {
             program: command.program.clone(),
             args: command.args.iter().map(|word| word.text.clone()).collect(),
@@ -355,7 +425,43 @@ impl<'p> Pass<'p> {
 
 enum Ran {
     Command(Vec<Word>),
-    Script(String, Shell),
+    /// A text, and what it is given as `$1` and so on where that is something else.
+    Script(String, Shell, Option<Vec<String>>),
+}
+
+fn fact(effect: Effect, scope: Scope, target: &str, word: &Word) -> Fact {
+    Fact { effect, scope, target: target.to_owned(), span: word.span.into() }
+}
+
+/// After a script's text comes what is its `$0`.
+fn positional(args: &[Word]) -> Option<Vec<String>> {
+    Some(args.iter().skip(1).map(|word| word.text.clone()).collect())
+}
+
+/// The words of `xargs`, with what it reads in their places.
+fn given(words: &[Word], command: &Command, input: &Input) -> Vec<Word> {
+    let mut args = command.args.iter().map(|word| word.text.as_str());
+    let mark = args.find_map(|arg| arg.strip_prefix("-I").or_else(|| arg.strip_prefix("-i")).or_else(|| arg.strip_prefix("-J")));
+    let mark = match mark {
+        Some("") => args.next().or(Some("{}")),
+        other => other,
+    };
+    let read = |text: &str| Word { text: text.to_owned(), certainty: Certainty::Perhaps, ..words.first().cloned().unwrap_or_default() };
+    let unknown = || Word { certainty: Certainty::Unknown, ..read("$REPLY") };
+    let known = input.known.as_deref().map(|text| text.replace('\0', "\n"));
+    match (mark, known) {
+        (Some(mark), known) => {
+            let by = known.as_deref().map(|text| text.lines().next().unwrap_or(""));
+            let put = |word: &Word| match by {
+                _ if !word.text.contains(mark) => word.clone(),
+                Some(by) => read(&word.text.replace(mark, by)),
+                None => unknown(),
+            };
+            words.iter().map(put).collect()
+        }
+        (None, Some(text)) => words.iter().cloned().chain(text.split_whitespace().take(256).map(read)).collect(),
+        (None, None) => words.iter().cloned().chain([unknown()]).collect(),
+    }
 }
 
 /// Puts what is found in the place of `{}`.
@@ -394,18 +500,25 @@ fn redirected(command: &Command, scopes: Scopes<'_>, span: Span) -> Vec<Fact> {
 }
 
 /// A shell or an interpreter that is given nothing to read but its input.
-fn feeds(usage: &Use<'_>, command: &Command, before: &[String], span: Span, facts: &mut Vec<Fact>) {
+fn feeds(usage: &Use<'_>, command: &Command, input: &Input, span: Span, facts: &mut Vec<Fact>, ran: &mut Vec<Ran>) {
     let Stdin::Script(language) = usage.stdin else { return };
-    let is_fed = !before.is_empty() || command.redirections.iter().any(|to| to.operator.contains('<'));
-    let only_tells = usage.facts.is_empty() && usage.about.len() > 1 && command.args.len() == 1;
-    if only_tells {
+    if usage.tells {
         return;
     }
-    let effect = match language {
-        Language::Sh if !is_fed => Effect::Shell,
-        _ => Effect::Code,
-    };
-    facts.push(Fact { effect, scope: Scope::Nowhere, target: String::new(), span });
+    let whole = Fact { effect: Effect::Code, scope: Scope::Nowhere, target: String::new(), span };
+    match (language, &input.known) {
+        (Language::Sh, Some(text)) => {
+            let args = command.args.iter().filter(|word| !word.text.starts_with('-')).map(|word| word.text.clone()).collect();
+            ran.push(Ran::Script(text.clone(), Shell::Bash, Some(args)));
+        }
+        (Language::Sh, None) if !input.fed => facts.push(Fact { effect: Effect::Shell, ..whole }),
+        (language, Some(text)) => {
+            let found = code::scan(text, language);
+            facts.push(whole);
+            ran.extend(found.scripts.into_iter().map(|text| Ran::Script(text, Shell::Bash, None)));
+        }
+        _ => facts.push(whole),
+    }
 }
 
 /// What any program may do with words that look like paths and addresses.
@@ -442,7 +555,7 @@ fn enter(folder: Option<&str>, place: &mut Place<'_>) {
         .and_then(|path| resolve(path, place.cwd.as_deref()));
 }
 
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 60;
     if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
 }

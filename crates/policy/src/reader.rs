@@ -94,10 +94,10 @@ pub const MAX_DEPTH: u32 = 6;
 /// Returns what `text` runs in `shell`. Never panics; work is linear in the text for each level of nesting, and the
 /// levels are bounded by [`MAX_DEPTH`]. Every span lies on character borders of `text`.
 pub fn read(text: &str, shell: Shell) -> Reading {
-    let mut reading = Reading::default();
-    hidden_characters(text, &mut reading);
+    let mut reading = Reading { opaque: hidden(text), ..Reading::default() };
+    reading.steps += u64::try_from(text.len()).unwrap_or(u64::MAX);
     match shell {
-        Shell::Bash | Shell::Sh => bash::read_into(text, 0, 0, &mut reading),
+        Shell::Bash | Shell::Sh => bash::read_into(text, shell, &mut reading),
         Shell::Pwsh => pwsh::read_into(text, 0, 0, &mut reading),
     }
     reading.commands.sort_by_key(|command| (command.span.start, command.span.end));
@@ -120,15 +120,12 @@ fn begin<'a, 'r>(
     Some((Cursor { text, at: 0, base }, Builder::new(reading)))
 }
 
-/// Text that a person does not see as it runs.
-fn hidden_characters(text: &str, reading: &mut Reading) {
-    for (at, c) in text.char_indices() {
-        reading.steps += 1;
-        if is_hidden(c) {
-            let span = Span { start: at, end: at + c.len_utf8() };
-            reading.opaque.push((span, "has a control or invisible character, so what you see may not be what runs"));
-        }
-    }
+/// Returns where `text` has something that a person does not see as it runs.
+pub(crate) fn hidden(text: &str) -> Vec<(Span, &'static str)> {
+    let why = "has a control or invisible character, so what you see may not be what runs";
+    let hidden = text.char_indices().filter(|(_, c)| is_hidden(*c));
+    // A flood of them says no more than the first.
+    hidden.take(64).map(|(at, c)| (Span { start: at, end: at + c.len_utf8() }, why)).collect()
 }
 
 /// Returns whether `c` has no visible form of its own or changes how its neighbours look.

@@ -27,6 +27,8 @@ pub(crate) struct Use<'k> {
     pub(crate) open: Option<Span>,
     /// What becomes of its standard input.
     pub(crate) stdin: Stdin,
+    /// Whether it only tells about itself.
+    pub(crate) tells: bool,
 }
 
 /// Something that a program runs.
@@ -298,6 +300,7 @@ impl<'k> Reading<'k> {
         let forms: Vec<&Form> =
             chain.iter().flat_map(|grammar| &grammar.forms).filter(|form| self.holds(form, args)).collect();
         let only = forms.iter().any(|form| form.only);
+        self.usage.tells = only;
         let mut usage = std::mem::take(&mut self.usage);
         usage.about = chain.iter().map(|grammar| grammar.about.as_str()).collect();
         usage.about.extend(forms.iter().filter_map(|form| form.about.as_deref()));

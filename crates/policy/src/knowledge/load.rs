@@ -205,7 +205,6 @@ impl Loading {
             stdin: raw.stdin,
         });
         self.knowledge.programs.push(Program {
-            names: raw.names,
             shells: raw.shells,
             style,
             dashless: raw.dashless,
