@@ -233,8 +233,14 @@ impl Loading {
             let mut words = value.split_whitespace();
             let role = self.role(words.next().unwrap_or("data"));
             let does = self.effects(&words.collect::<Vec<_>>());
-            let attached = key.contains('?');
-            options.push(Opt { spellings: spellings(&key.replace('?', "")), takes: Some(role), attached, does });
+            // Each spelling says for itself whether its value only ever stands in the same word.
+            let (attached, apart): (Vec<_>, Vec<_>) = spellings(&key).into_iter().partition(|word| word.ends_with('?'));
+            let attached: Vec<_> = attached.iter().map(|word| word.trim_end_matches('?').to_owned()).collect();
+            for (spellings, attached) in [(attached, true), (apart, false)] {
+                if !spellings.is_empty() {
+                    options.push(Opt { spellings, takes: Some(role), attached, does: does.clone() });
+                }
+            }
         }
         for (key, value) in raw.flags {
             let does = self.effects(&value.split_whitespace().collect::<Vec<_>>());
@@ -441,6 +447,15 @@ mod tests {
 
     fn faults(text: &str) -> Vec<String> {
         Knowledge::load(&[("x.toml", text)]).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_spelling_says_whether_its_value_may_stand_apart() {
+        let text = "[[program]]\nnames = ['a']\nabout = 'is a'\noptions = { '-n, --color?' = 'data' }\n";
+        let knowledge = Knowledge::load(&[("x.toml", text)]).unwrap();
+        let options = knowledge.programs.iter().flat_map(|program| &program.grammar.options);
+        let told: Vec<_> = options.map(|option| (option.spellings.join(" "), option.attached)).collect();
+        assert_eq!(told, [("--color".to_owned(), true), ("-n".to_owned(), false)]);
     }
 
     #[test]
