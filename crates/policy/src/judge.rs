@@ -6,6 +6,7 @@ use crate::facts::Fact;
 use crate::knowledge::Knowledge;
 use crate::pass::Pass;
 use crate::places::Places;
+use crate::reader::Certainty;
 use crate::rule::Rule;
 
 /// What becomes of a command that no rule knows.
@@ -75,6 +76,8 @@ pub struct ReadCommand {
     pub assignments: Vec<String>,
     /// What it does, as far as its text says.
     pub facts: Vec<Fact>,
+    /// How sure it is that its arguments are what they seem.
+    pub certainty: Certainty,
     /// Where it stands.
     pub span: Span,
     /// How many wrappers and scripts hide it.

@@ -68,6 +68,8 @@ pub struct Redirection {
     pub operator: String,
     /// The word after it.
     pub target: String,
+    /// Whether the target is known now.
+    pub certainty: Certainty,
 }
 
 /// A span that is filled in while reading.

@@ -62,6 +62,7 @@ struct RawProgram {
     examples: RawExamples,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -78,6 +79,7 @@ struct RawSub {
     names: Vec<String>,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -195,6 +197,7 @@ impl Loading {
             names: Vec::new(),
             about: raw.about,
             does: raw.does,
+            alone: raw.alone,
             operands: raw.operands,
             options: raw.options,
             flags: raw.flags,
@@ -233,18 +236,18 @@ impl Loading {
             let mut words = value.split_whitespace();
             let role = self.role(words.next().unwrap_or("data"));
             let does = self.effects(&words.collect::<Vec<_>>());
-            // Each spelling says for itself whether its value only ever stands in the same word.
-            let (attached, apart): (Vec<_>, Vec<_>) = spellings(&key).into_iter().partition(|word| word.ends_with('?'));
-            let attached: Vec<_> = attached.iter().map(|word| word.trim_end_matches('?').to_owned()).collect();
-            for (spellings, attached) in [(attached, true), (apart, false)] {
-                if !spellings.is_empty() {
-                    options.push(Opt { spellings, takes: Some(role), attached, does: does.clone() });
-                }
+            // What stands under one key need not mean the same: a form asks for each spelling by itself.
+            for spelling in spellings(&key) {
+                let attached = spelling.ends_with('?');
+                let spellings = vec![spelling.trim_end_matches('?').to_owned()];
+                options.push(Opt { spellings, takes: Some(role), attached, does: does.clone() });
             }
         }
         for (key, value) in raw.flags {
             let does = self.effects(&value.split_whitespace().collect::<Vec<_>>());
-            options.push(Opt { spellings: spellings(&key), takes: None, attached: false, does });
+            for spelling in spellings(&key) {
+                options.push(Opt { spellings: vec![spelling], takes: None, attached: false, does: does.clone() });
+            }
         }
         let forms = raw.form.into_iter().map(|form| self.form(form)).collect::<Vec<_>>();
         // What a form asks for is an option even where nothing else is said of it.
@@ -258,6 +261,7 @@ impl Loading {
         Grammar {
             about: raw.about,
             does: self.effects(&raw.does),
+            alone: self.effects(&raw.alone),
             operands: self.operands(&raw.operands),
             options,
             forms,
@@ -357,7 +361,7 @@ impl Loading {
             ("source", None) => Role::Source,
             ("destination", None) => Role::Destination,
             ("folder", None) => Role::Folder,
-            ("module", None) => Role::Module,
+            ("module", language) => Role::Module(language),
             _ => {
                 self.fault(unknown("role", word, ROLES));
                 Role::Data
@@ -366,26 +370,11 @@ impl Loading {
     }
 
     fn language(&mut self, word: &str) -> Language {
-        match word {
-            "sh" => Language::Sh,
-            "python" => Language::Python,
-            "perl" => Language::Perl,
-            "ruby" => Language::Ruby,
-            "node" => Language::Node,
-            "php" => Language::Php,
-            "awk" => Language::Awk,
-            "lua" => Language::Lua,
-            "sed" => Language::Sed,
-            "make" => Language::Make,
-            "sql" => Language::Sql,
-            "pwsh" => Language::Pwsh,
-            "cmd" => Language::Cmd,
-            "other" => Language::Other,
-            _ => {
-                self.fault(unknown("language", word, LANGUAGES));
-                Language::Other
-            }
-        }
+        let known = Language::ALL.into_iter().find(|language| language.as_str() == word);
+        known.unwrap_or_else(|| {
+            self.fault(unknown("language", word, &Language::ALL.map(Language::as_str)));
+            Language::Other
+        })
     }
 }
 
@@ -408,9 +397,6 @@ const ROLES: &[&str] = &[
     "folder",
     "module",
 ];
-const LANGUAGES: &[&str] =
-    &["sh", "python", "perl", "ruby", "node", "php", "awk", "lua", "sed", "make", "sql", "pwsh", "cmd", "other"];
-
 fn spellings(key: &str) -> Vec<String> {
     key.split(',').map(|spelling| spelling.trim().to_owned()).filter(|spelling| !spelling.is_empty()).collect()
 }
@@ -447,15 +433,6 @@ mod tests {
 
     fn faults(text: &str) -> Vec<String> {
         Knowledge::load(&[("x.toml", text)]).unwrap_err().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn each_spelling_says_whether_its_value_may_stand_apart() {
-        let text = "[[program]]\nnames = ['a']\nabout = 'is a'\noptions = { '-n, --color?' = 'data' }\n";
-        let knowledge = Knowledge::load(&[("x.toml", text)]).unwrap();
-        let options = knowledge.programs.iter().flat_map(|program| &program.grammar.options);
-        let told: Vec<_> = options.map(|option| (option.spellings.join(" "), option.attached)).collect();
-        assert_eq!(told, [("--color".to_owned(), true), ("-n".to_owned(), false)]);
     }
 
     #[test]
