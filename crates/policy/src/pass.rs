@@ -193,7 +193,7 @@ impl<'p> Pass<'p> {
         match ran {
             Ran::Command(words) => {
                 let Some((program, args)) = words.split_first() else { return };
-                if program.certainty == Certainty::Unknown {
+                if program.certainty >= Certainty::Unset {
                     let span = within.outer.unwrap_or_else(|| command.span.into());
                     self.opaque("is a program whose name is filled in when it runs", span);
                 }
@@ -238,7 +238,7 @@ impl<'p> Pass<'p> {
             }
             Inner::File { path, language, args } => self.file(&path, language, &args, within, facts, ran),
             Inner::Code { code, language, args } => {
-                if code.certainty == Certainty::Unknown {
+                if code.certainty >= Certainty::Unset {
                     facts.push(fact(Effect::Code, Scope::Nowhere, &code.text, &code));
                 }
                 self.code(&code, language, positional(&args), within, facts, ran);
@@ -278,7 +278,7 @@ impl<'p> Pass<'p> {
         }
         // Interpreters tell of what they cannot read.
         let effect = if matches!(scope, Scope::Credentials | Scope::Secrets) { Effect::Read } else { Effect::Execute };
-        if scope == Scope::Nowhere && path.certainty != Certainty::Unknown {
+        if scope == Scope::Nowhere && path.certainty < Certainty::Unset {
             return;
         }
         facts.push(fact(effect, scope, &path.text, path));

@@ -58,6 +58,8 @@ struct Filling {
 enum Filled {
     One(String, Certainty),
     Many(Vec<String>),
+    /// Nothing that the text says.
+    Unset,
     Unknown,
 }
 
@@ -215,7 +217,9 @@ impl<'p> Pass<'p> {
         };
         let here = env.outer.unwrap_or_else(|| program.span.into());
         match program.certainty {
-            Certainty::Unknown => self.opaque("is a program whose name is filled in when it runs", here),
+            Certainty::Unset | Certainty::Unknown => {
+                self.opaque("is a program whose name is filled in when it runs", here)
+            }
             Certainty::Perhaps => self.opaque("is a program whose name may be another when it runs", here),
             Certainty::Sure => {}
         }
@@ -401,7 +405,7 @@ impl<'p> Pass<'p> {
             let value = match certainty {
                 Certainty::Sure => Value::of(text),
                 Certainty::Perhaps => Value { texts: vec![text], open: true },
-                Certainty::Unknown => Value::unknown(),
+                Certainty::Unset | Certainty::Unknown => Value::unknown(),
             };
             self.give(&assignment.name, value, env);
         }
@@ -428,11 +432,11 @@ impl<'p> Pass<'p> {
                     let body = redirect.body.as_ref().and_then(|body| body.get());
                     let (text, sure) =
                         body.map_or((String::new(), Certainty::Unknown), |body| self.filled_text(body, env, filling));
-                    input = Input { known: Some(text).filter(|_| sure != Certainty::Unknown), fed: true };
+                    input = Input { known: Some(text).filter(|_| sure < Certainty::Unset), fed: true };
                     continue;
                 }
                 "<<<" | "0<<<" => {
-                    let known = Some(format!("{target}\n")).filter(|_| certainty != Certainty::Unknown);
+                    let known = Some(format!("{target}\n")).filter(|_| certainty < Certainty::Unset);
                     input = Input { known, fed: true };
                     continue;
                 }
@@ -494,12 +498,13 @@ impl<'p> Pass<'p> {
                 match self.changed(name, change, field.span, env, filling) {
                     Filled::One(text, certainty) => field.value(&text, certainty, (*quoted || whole) && !listed),
                     Filled::Many(texts) => field.list(&texts, *quoted && listed),
-                    Filled::Unknown => field.unknown(written),
+                    Filled::Unset => field.unknown(written, Certainty::Unset),
+                    Filled::Unknown => field.unknown(written, Certainty::Unknown),
                 }
             }
             Part::Output { body, quoted, written } => match self.printed(body, env, filling) {
                 Some(text) => field.value(text.trim_end_matches('\n'), Certainty::Sure, *quoted || whole),
-                None => field.unknown(written),
+                None => field.unknown(written, Certainty::Unknown),
             },
             Part::Process { body, written } => match self.printed(body, env, filling) {
                 Some(text) => {
@@ -510,7 +515,7 @@ impl<'p> Pass<'p> {
                     env.values.write(&path, &text, false);
                     field.value(&path, Certainty::Sure, true);
                 }
-                None => field.unknown(written),
+                None => field.unknown(written, Certainty::Unknown),
             },
             Part::Number { inside, .. } => {
                 self.filled_parts(inside, field.span, env, filling);
@@ -555,7 +560,7 @@ impl<'p> Pass<'p> {
                 return match value {
                     Filled::One(text, certainty) if !text.is_empty() => Filled::One(text, certainty),
                     Filled::Many(texts) if !texts.is_empty() => Filled::Many(texts),
-                    _ if sure == Certainty::Unknown => Filled::Unknown,
+                    _ if sure >= Certainty::Unset => Filled::Unknown,
                     _ => {
                         if *assigns {
                             env.values.may_set(name, Value { texts: vec![word.clone()], open: true });
@@ -567,7 +572,7 @@ impl<'p> Pass<'p> {
             (value, Change::Instead(word)) => {
                 let (word, sure) = text_of(word, filling);
                 return match (value, sure) {
-                    (_, Certainty::Unknown) => Filled::Unknown,
+                    (_, Certainty::Unset | Certainty::Unknown) => Filled::Unknown,
                     (Filled::One(text, Certainty::Sure), sure) if !text.is_empty() => Filled::One(word, sure),
                     _ => Filled::One(word, Certainty::Perhaps),
                 };
@@ -576,7 +581,7 @@ impl<'p> Pass<'p> {
                 text_of(inside, filling);
                 return Filled::Unknown;
             }
-            (Filled::Unknown, change) => {
+            (Filled::Unset | Filled::Unknown, change) => {
                 if let Change::CutFront { pattern, .. }
                 | Change::CutBack { pattern, .. }
                 | Change::Replace { pattern, .. }
@@ -641,7 +646,7 @@ fn lookup(name: &str, env: &Env<'_>, filling: &mut Filling) -> Filled {
         "TMPDIR" => Filled::One("/tmp".to_owned(), Certainty::Perhaps),
         _ => match name.parse::<usize>() {
             Ok(at @ 1..) => positional(at - 1),
-            _ => Filled::Unknown,
+            _ => Filled::Unset,
         },
     }
 }
@@ -759,9 +764,9 @@ impl Building {
         }
     }
 
-    fn unknown(&mut self, written: &str) {
+    fn unknown(&mut self, written: &str, certainty: Certainty) {
         self.begun = true;
-        self.certainty = Certainty::Unknown;
+        self.certainty = self.certainty.max(certainty);
         self.text.push_str(written);
     }
 

@@ -102,7 +102,7 @@ impl<'k> Reading<'k> {
                 ended = true;
                 continue;
             }
-            if at == 1 && program.dashless && !text.starts_with('-') && word.certainty != Certainty::Unknown {
+            if at == 1 && program.dashless && !text.starts_with('-') && word.certainty < Certainty::Unset {
                 let dashed = Word { text: format!("-{text}"), ..word.clone() };
                 if let Taken::Next(role) = self.option(&dashed) {
                     self.value(role, args, &mut at);
@@ -266,7 +266,7 @@ impl<'k> Reading<'k> {
         }
         let known = grammar.subs.iter().find(|sub| sub.names.iter().any(|name| same(name, &word.text, self.style)));
         match known {
-            Some(sub) if word.certainty != Certainty::Unknown => {
+            Some(sub) if word.certainty < Certainty::Unset => {
                 self.chain.push(&sub.grammar);
                 true
             }

@@ -12,7 +12,7 @@ pub(crate) fn output(
     cwd: Option<&str>,
     file: &dyn Fn(&str) -> Option<String>,
 ) -> Option<String> {
-    if command.args.iter().any(|word| word.certainty == Certainty::Unknown || word.glob) {
+    if command.args.iter().any(|word| word.certainty >= Certainty::Unset || word.glob) {
         return None;
     }
     let args: Vec<&str> = command.args.iter().map(|word| word.text.as_str()).collect();

@@ -271,7 +271,7 @@ fn attack_16_arguments_that_execute_or_write_are_not_allowed() {
             "curl http://localhost:1 -o ~/x",
             "sort *",
             "tar cf x.tar *",
-            "sort \"$X\"",
+            "sort \"$(cat x)\"",
             "find . -delete",
             "git -c core.pager=./x log",
             "git -c diff.external=./x diff",

@@ -142,7 +142,9 @@ proptest! {
             let words = reading.commands.iter().flat_map(|command| &command.args).map(|word| (word.span.start, word.span.end));
             let first = judge(&POLICY, &text, shell);
             let told = first.reasons.iter().filter_map(|reason| reason.span).map(|span| (span.start, span.end));
-            for (start, end) in read.chain(commands).chain(words).chain(told) {
+            let scripts = POLICY.scripts(&command, shell);
+            let named = scripts.iter().map(|script| (script.span.start, script.span.end));
+            for (start, end) in read.chain(commands).chain(words).chain(told).chain(named) {
                 prop_assert!(text.get(start..end).is_some(), "{start}..{end}");
             }
             prop_assert_eq!(&first, &judge(&POLICY, &text, shell));

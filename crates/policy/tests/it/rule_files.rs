@@ -152,6 +152,11 @@ fn rules_say_which_profiles_a_command_runs_with() {
         policy.demands(&crate::judge(&policy, "ls", provara_domain::Shell::Bash)),
         provara_policy::Demands::default()
     );
+    let bound = rule("bound", "demand_binding = true\n[rule.match]\nprogram = ['x']");
+    let bound = load(&bound).unwrap();
+    let demands = bound.demands(&crate::judge(&bound, "ls; sudo x", provara_domain::Shell::Bash));
+    assert_eq!((demands.binding, demands.rules), (vec!["bound".to_owned()], vec![]));
+    assert_eq!(bound.demands(&crate::judge(&bound, "ls", provara_domain::Shell::Bash)).binding, Vec::<String>::new());
     let named: Vec<(&str, String)> = policy.named_profiles().map(|(rule, name)| (rule, name.to_string())).collect();
     assert_eq!(named.len(), 4);
     assert_eq!(named.first(), Some(&("forces", "read-only".to_owned())));
