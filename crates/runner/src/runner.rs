@@ -452,7 +452,8 @@ impl Runner {
         match self.frame(profile, ResourceLimits::default()) {
             // What nothing confines has nothing to be tried.
             Ok(frame) if frame.view == View::Host => self.host.problem.clone(),
-            Ok(frame) => match self.tried(frame, profile).await {
+            // Limits that every kernel holds are left out: under some the script itself would not end well.
+            Ok(frame) => match self.tried(Frame { limits: hard_to_hold(frame.limits), ..frame }, profile).await {
                 Tried::Held(_) => None,
                 Tried::Breached(_, problem) | Tried::NotStarted(_, problem) => Some(problem),
             },
@@ -636,6 +637,11 @@ async fn why_no_way_out(control: std::os::unix::net::UnixStream, error: &io::Err
     };
     let outcome = Outcome::SpawnFailed { failure, message };
     NotHandedOver::Ended(Box::new(Ended { mechanisms, ..Ended::at_once(outcome) }))
+}
+
+/// Those limits that some hosts cannot hold.
+fn hard_to_hold(limits: ResourceLimits) -> ResourceLimits {
+    Resource::ALL.into_iter().filter(|resource| *resource != Resource::Memory).fold(limits, ResourceLimits::without)
 }
 
 /// All that is needed to run something.

@@ -483,6 +483,10 @@ async fn variables_and_limits_are_the_profiles() {
         let done = world.run_under(command, grants).await;
         assert_eq!(done.ran.outcome, Outcome::LimitExceeded { limit }, "{command}");
     }
+    // Which limits a profile has says nothing about the host, where every host holds them.
+    for what in [Resource::Output, Resource::FileSize, Resource::Cpu, Resource::Processes] {
+        assert_eq!(world.runner.problem_with(&own(limits(what, 1))).await, None, "{what:?}");
+    }
     let done = world.run_under("ulimit -Hn", limits(Resource::OpenFiles, 50)).await;
     assert_eq!(done.stdout, "50\n");
 }
