@@ -368,7 +368,12 @@ async fn start_runner(
         environment,
         workspace: workspace.to_owned(),
         allow_host_same_user: settings.allow_host_same_user,
-        egress: EgressConfig { own: own_addresses(settings), limits: egress_limits(), ..EgressConfig::default() },
+        egress: EgressConfig {
+            internal: settings.internal_hosts.clone(),
+            own: own_addresses(settings),
+            limits: egress_limits(),
+            ..EgressConfig::default()
+        },
     })
     .await
     .map_err(|error| other(&error))

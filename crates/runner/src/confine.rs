@@ -157,7 +157,7 @@ pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<
     let mut own_files = Vec::new();
     let mut seen = Seen { secrets: Vec::new(), granted: Vec::new(), everywhere: spec.files.everywhere };
     if frame.view == View::Own {
-        let places = Places::look_up(ground, spec)?;
+        let places = Places::look_up(ground, spec, frame.user)?;
         let homes = homes();
         // Names of the host that lead to a secret by a link may be gone with the rest.
         let mut kept_back = Vec::new();

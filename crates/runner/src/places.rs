@@ -11,17 +11,19 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::AccessFlags;
 use provara_domain::{Access, SpawnFailure};
 
 use crate::child::{FOLDER, NotStarted, unusable};
 use crate::confine::{Failed, Ground, Step as _};
-use crate::protocol::{FilesSpec, Spec};
+use crate::protocol::{FilesSpec, Spec, User};
 use crate::sys;
 
 /// How many links may lead to one place: as many as the kernel follows.
@@ -53,30 +55,24 @@ impl Places {
     ///
     /// # Errors
     /// When the workspace or a writable place is not there, or a command may have made a link on the way to one.
-    pub(crate) fn look_up(ground: &Ground, spec: &Spec) -> Result<Self, NotStarted> {
+    pub(crate) fn look_up(ground: &Ground, spec: &Spec, user: User) -> Result<Self, NotStarted> {
         let workspace = PathBuf::from(&spec.workspace);
         let folder = open_beneath(ground, &workspace, FOLDER).map_err(|cause| unusable("workspace", cause))?;
         // Copied before all becomes read-only, so that what the operator mounted read-only below it stays so.
         let mounts = sys::copy_mounts(&folder).step("copy the workspace's mounts")?;
         let mut places = Self { all: BTreeMap::new(), links: Vec::new(), workspace: workspace.clone() };
         if !spec.files.paths.is_empty() {
-            places.find_paths(ground, &spec.files)?;
+            places.find_paths(ground, &spec.files, user)?;
         }
         // Whatever is said of the same path, a workspace is one.
         places.all.insert(workspace, Place::Granted { access: spec.files.workspace, mounts, kind: Kind::Folder });
         Ok(places)
     }
 
-    fn find_paths(&mut self, ground: &Ground, files: &FilesSpec) -> Result<(), NotStarted> {
-        let named = files.paths.iter().filter(|(_, access)| *access == Access::Write).map(|(path, _)| path);
-        let mut writable: Vec<PathBuf> =
-            named.flat_map(|path| [path.canonicalize().ok(), Some(path.clone())]).flatten().collect();
-        if files.workspace == Access::Write {
-            writable.push(self.workspace.clone());
-        }
+    fn find_paths(&mut self, ground: &Ground, files: &FilesSpec, user: User) -> Result<(), NotStarted> {
         for (path, access) in &files.paths {
             let covered = ground.beneath.iter().any(|(folder, _)| path.starts_with(folder));
-            let real = if covered { path.clone() } else { self.settle(path, &writable)? };
+            let real = if covered { path.clone() } else { self.settle(path, user)? };
             let place = match access {
                 Access::Hidden => Place::Hidden,
                 Access::Read | Access::Write => match self.copied(ground, &real, *access)? {
@@ -111,9 +107,9 @@ impl Places {
         Ok(Some(Place::Granted { access, mounts, kind }))
     }
 
-    /// Returns the name that leads to `path` without links, as far as it exists. A link that lies where commands may write
-    /// is no word of the operator's: one of an earlier run would open whatever it likes.
-    fn settle(&mut self, path: &Path, writable: &[PathBuf]) -> Result<PathBuf, NotStarted> {
+    /// Returns the name that leads to `path` without links, as far as it exists. A link that a command may have made is no
+    /// word of the operator's: one of an earlier run, under whatever profile, would open whatever it likes.
+    fn settle(&mut self, path: &Path, user: User) -> Result<PathBuf, NotStarted> {
         let refused = |why: String| NotStarted {
             failure: SpawnFailure::Confinement,
             message: format!(
@@ -135,7 +131,7 @@ impl Places {
             if followed > LINKS {
                 return Err(refused("in a circle".to_owned()));
             }
-            if writable.iter().any(|folder| real.starts_with(folder)) {
+            if !real.parent().is_some_and(|folder| is_operators(folder, user)) {
                 return Err(refused(format!("through the link `{}`, which a command may have made", real.display())));
             }
             let mut next = names(&to);
@@ -257,6 +253,14 @@ impl Place {
             Self::Granted { access, .. } => *access,
         }
     }
+}
+
+/// Whether no command can make anything in a folder: under a root server because it is root's alone; under another, whose
+/// commands have its user, because that user cannot either.
+fn is_operators(folder: &Path, user: User) -> bool {
+    let Ok(found) = folder.metadata() else { return false };
+    let forbidden = || nix::unistd::access(folder, AccessFlags::W_OK).is_err();
+    if user.from_root { found.uid() == 0 && found.mode() & 0o022 == 0 } else { found.uid() != user.uid && forbidden() }
 }
 
 /// What is not there need not be kept from anybody.

@@ -1,5 +1,8 @@
 //! The server's side: start the helper, hand it a run, stream its output, end it in time.
 
+mod job;
+mod trial;
+
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -12,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Digest, Enforced, HostPort, Limit, Measurement, Mechanism, Network, Outcome, Plan, Profile, Ran, Resource,
-    ResourceLimits, Shell, SpawnFailure, Stream, Timestamp, Usage,
+    Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, Profile, Ran, Resource, SpawnFailure,
+    Stream, Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
 use serde::Serialize;
@@ -23,20 +26,17 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use self::job::Job;
+pub(crate) use self::job::find_shell;
 use crate::binding::{Identity, Keep, Known, Question, Site, Taken, Unmeasured, difference};
 use crate::child::NotStarted;
 use crate::confine::held;
-use crate::egress::{self, Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
-use crate::probe;
-use crate::profile::{Demand, demand};
+use crate::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
 use crate::protocol::{
-    Calls, FilesSpec, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
-    sealed_spec,
+    Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed, sealed_spec,
 };
 use crate::spares::{Spare, Spares};
 
-/// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The largest chunk of output.
 const CHUNK: usize = 64 * 1024;
 /// How long a read waits for more after the whole tree has ended. Only a descriptor sent out of the run can hold it open.
@@ -320,183 +320,6 @@ impl Runner {
         })
     }
 
-    fn job(&self, claim: &Claim, profile: &Profile, workspace: &str) -> Result<Job, Outcome> {
-        let plan = claim.plan();
-        let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
-        if let Some(message) = self.breach.clone() {
-            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message });
-        }
-        if profile.name() != claim.profile() {
-            return Err(refused(format!("the claim is for the profile `{}`", claim.profile())));
-        }
-        let frame = self.frame(profile, claim.limits().resources)?;
-        let egress = self.egress(profile)?;
-        // By components: `/srv/work2` does not lie in `/srv/work`.
-        let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
-        let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
-        let Some(shell) = find_shell(plan.shell) else {
-            let message = format!("`{}` is not installed on this host", plan.shell.as_str());
-            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Missing, message });
-        };
-        let mut arguments = vec![shell];
-        arguments.extend(plan.shell.arguments().iter().map(|argument| (*argument).to_owned()));
-        arguments.push(plan.command.as_str().to_owned());
-        let mut environment = self.inherited(profile);
-        for (name, value) in [("PATH", PATH), ("HOME", workspace)] {
-            environment.retain(|(known, _)| known != name);
-            environment.push((name.to_owned(), value.to_owned()));
-        }
-        if egress.is_some() {
-            environment.extend(egress::environment());
-        }
-        // What the plan names comes last and so wins; the approver has seen it.
-        for (name, value) in &plan.env {
-            environment.retain(|(known, _)| known != name.as_str());
-            environment.push((name.as_str().to_owned(), value.clone()));
-        }
-        let files = FilesSpec::from(&profile.grants().files);
-        Ok(Job { frame, spec: self.spec_of(arguments, environment, files, workspace, cwd), egress })
-    }
-
-    /// What passes through the proxy of a run under `profile`, where it has one.
-    fn egress(&self, profile: &Profile) -> Result<Option<EgressPolicy>, Outcome> {
-        let allowed = match &profile.grants().network {
-            Network::None | Network::Loopback | Network::Host => return Ok(None),
-            Network::All => Allowed::everybody(),
-            Network::Hosts(hosts) => Allowed::parse(hosts.iter().map(HostPort::as_str)).map_err(|error| {
-                let message = format!("the proxy cannot hold the profile `{}`: {error}", profile.name());
-                Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message }
-            })?,
-        };
-        let EgressConfig { internal, own, limits, .. } = &self.config.egress;
-        Ok(Some(EgressPolicy { allowed, internal: internal.clone(), own: own.clone(), limits: *limits }))
-    }
-
-    /// What stands before a run of `profile` is known, or why this host cannot hold it.
-    fn frame(&self, profile: &Profile, lowered: ResourceLimits) -> Result<Frame, Outcome> {
-        let unheld = |message| Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message };
-        let Demand { view, calls, user } = demand(profile).map_err(unheld)?;
-        let user = match user {
-            Some(name) => self.user_named(name.as_str()).map_err(unheld)?,
-            None => self.user,
-        };
-        if view == View::Host && !user.from_root && !self.config.allow_host_same_user {
-            let message = "the profile `host` would run as the server's own user and could approve other commands; run the \
-                           server as root, or set AGENT_HUB_ALLOW_HOST_SAME_USER=1";
-            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Refused, message: message.into() });
-        }
-        Ok(Frame { view, calls, user, limits: profile.grants().limits.and(lowered) })
-    }
-
-    /// The user that a profile names. Only root can become somebody else.
-    fn user_named(&self, name: &str) -> Result<User, String> {
-        let found = nix::unistd::User::from_name(name).ok().flatten();
-        let Some(found) = found.filter(|found| !found.uid.is_root()) else {
-            return Err(format!("the profile runs as `{name}`, and this host has no such user beside root; make one"));
-        };
-        let user = User { uid: found.uid.as_raw(), gid: found.gid.as_raw(), from_root: self.user.from_root };
-        if self.user.from_root || (user.uid, user.gid) == (self.user.uid, self.user.gid) {
-            return Ok(user);
-        }
-        Err(format!(
-            "the profile runs as `{name}`, and a server that is not root cannot change users; start the server as root, or \
-             take `user` out of the profile"
-        ))
-    }
-
-    fn inherited(&self, profile: &Profile) -> Vec<(String, String)> {
-        let names = &profile.grants().environment;
-        let named = |name: &str| names.iter().any(|known| known.as_str() == name);
-        self.config.environment.iter().filter(|(name, _)| named(name)).cloned().collect()
-    }
-
-    fn spec_of(
-        &self,
-        arguments: Vec<String>,
-        environment: Vec<(String, String)>,
-        files: FilesSpec,
-        workspace: &str,
-        cwd: &str,
-    ) -> Spec {
-        let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
-        let (hidden, cwd_dev_ino, scripts, bytes) = (self.own_files(), None, Vec::new(), Vec::new());
-        Spec { arguments, environment, workspace, cwd, files, hidden, cwd_dev_ino, scripts, bytes }
-    }
-
-    fn own_files(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.config.runtime).chain(&self.config.protected).cloned().collect()
-    }
-
-    /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
-    /// promises.
-    async fn probe(&mut self) {
-        match self.tried(self.usual, &Profile::workspace()).await {
-            Tried::Held(mechanisms) => self.host.mechanisms = mechanisms,
-            Tried::Breached(mechanisms, problem) => {
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(problem.clone());
-                self.breach = Some(problem);
-            }
-            Tried::NotStarted(mechanisms, problem) => {
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(problem);
-            }
-        }
-    }
-
-    /// Returns why this host cannot hold `profile`, by trying it, where that is so.
-    pub async fn problem_with(&self, profile: &Profile) -> Option<String> {
-        if let Some(breach) = &self.breach {
-            return Some(breach.clone());
-        }
-        match self.frame(profile, ResourceLimits::default()) {
-            // What nothing confines has nothing to be tried.
-            Ok(frame) if frame.view == View::Host => self.host.problem.clone(),
-            Ok(frame) => match self.tried(frame, profile).await {
-                Tried::Held(_) => None,
-                Tried::Breached(_, problem) | Tried::NotStarted(_, problem) => Some(problem),
-            },
-            Err(Outcome::SpawnFailed { message, .. }) => Some(message),
-            Err(outcome) => Some(format!("it would end as {}", outcome.as_str())),
-        }
-    }
-
-    fn trial(&self, frame: Frame, profile: &Profile) -> Result<Job, Outcome> {
-        let mut arguments = ["/bin/sh", "-c", probe::SCRIPT, "sh"].map(str::to_owned).to_vec();
-        arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
-        let files = FilesSpec::from(&profile.grants().files);
-        let spec = self.spec_of(arguments, Vec::new(), files, &self.config.workspace, "");
-        Ok(Job { frame, spec, egress: self.egress(profile)? })
-    }
-
-    async fn tried(&self, frame: Frame, profile: &Profile) -> Tried {
-        let job = match self.trial(frame, profile) {
-            Ok(job) => job,
-            Err(Outcome::SpawnFailed { message, .. }) => return Tried::NotStarted(Vec::new(), message),
-            Err(outcome) => return Tried::NotStarted(Vec::new(), format!("it would end as {}", outcome.as_str())),
-        };
-        let (sender, _) = mpsc::channel(1);
-        let (_, control) = control();
-        match self.execute(&job, &[], Duration::from_secs(10), sender, control).await {
-            Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => Tried::Held(mechanisms),
-            Ok(Ended { outcome: Outcome::Exited { code }, mechanisms, .. }) => {
-                let act = probe::managed(code).unwrap_or("not run a trial script");
-                let problem = format!(
-                    "a trial command could {act}, though it was confined; nothing is run until `provara doctor` finds \
-                     this host sound: try another kernel, and report it"
-                );
-                Tried::Breached(mechanisms, problem)
-            }
-            Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
-                Tried::NotStarted(mechanisms, message)
-            }
-            Ok(Ended { outcome, mechanisms, .. }) => {
-                Tried::NotStarted(mechanisms, format!("a trial run ended as {}", outcome.as_str()))
-            }
-            Err(Lost) => Tried::NotStarted(Vec::new(), "a trial run was lost".into()),
-        }
-    }
-
     async fn execute(
         &self,
         job: &Job,
@@ -638,14 +461,6 @@ async fn why_no_way_out(control: std::os::unix::net::UnixStream, error: &io::Err
     NotHandedOver::Ended(Box::new(Ended { mechanisms, ..Ended::at_once(outcome) }))
 }
 
-/// All that is needed to run something.
-struct Job {
-    frame: Frame,
-    spec: Spec,
-    /// What passes through the proxy, where the frame has one.
-    egress: Option<EgressPolicy>,
-}
-
 /// Why a run was not handed over.
 enum NotHandedOver {
     Io(io::Error),
@@ -699,16 +514,6 @@ struct Streams {
     stderr: pipe::Receiver,
     control: UnixStream,
     egress: Option<Egress>,
-}
-
-/// How a trial under a profile went.
-enum Tried {
-    /// Nothing worked that must not.
-    Held(Vec<Mechanism>),
-    /// Something worked that must not.
-    Breached(Vec<Mechanism>, String),
-    /// It did not begin, or not end by itself.
-    NotStarted(Vec<Mechanism>, String),
 }
 
 struct Ended {
@@ -853,11 +658,6 @@ async fn forward(
 async fn long_after(mut ended: watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
     tokio::time::sleep(DRAIN).await;
-}
-
-pub(crate) fn find_shell(shell: Shell) -> Option<String> {
-    let name = shell.as_str();
-    PATH.split(':').map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).is_file())
 }
 
 fn user_of(asked: Option<&str>) -> Result<(User, String), StartError> {

@@ -65,6 +65,9 @@ fn in_a_network(me: &str, who: As, scenario: impl Future<Output = ()>) {
 pub(crate) const WORLD: &str = "11.0.0.2";
 pub(crate) const OURS: &str = "11.0.0.1";
 
+/// The world's address in a private range.
+pub(crate) const INNER: &str = "10.77.0.2";
+
 /// A network namespace with the world's servers.
 pub(crate) struct World {
     listen: mpsc::Sender<(u16, mpsc::Sender<TcpListener>)>,
@@ -81,14 +84,16 @@ impl World {
             made.send(nix::unistd::gettid()).unwrap();
             go.recv().unwrap();
             ip(&format!("address add {WORLD}/24 dev theirs"));
+            ip(&format!("address add {INNER}/24 dev theirs"));
             ip("link set theirs up");
             for (port, answer) in asked {
-                answer.send(TcpListener::bind((WORLD, port)).unwrap()).unwrap();
+                answer.send(TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
             }
         });
         let thread = ready.recv().unwrap();
         ip(&format!("link add ours type veth peer name theirs netns {thread}"));
         ip(&format!("address add {OURS}/24 dev ours"));
+        ip("address add 10.77.0.1/24 dev ours");
         ip("link set ours up");
         ip("link set lo up");
         linked.send(()).unwrap();

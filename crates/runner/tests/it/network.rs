@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use provara_domain::{HostPort, Network, NetworkUse};
 
-use crate::egress::{OURS, WORLD, World as Outside, installed};
+use crate::egress::{INNER, OURS, WORLD, World as Outside, installed};
 use crate::support::*;
 
 /// What one of the world's servers was sent.
@@ -112,6 +112,11 @@ async fn a_network_run_calls_hosts_by_name_through_the_proxy_alone(heard: [Heard
         (format!("http://loopback.org:{loopback}/"), "403"),
         ("http://metadata.org/latest/meta-data/".to_owned(), "403"),
         ("http://private.org/".to_owned(), "403"),
+        // What the operator calls internal is the name with its port, and no more.
+        ("http://inner.org/".to_owned(), "200"),
+        ("http://inner.org:8080/".to_owned(), "403"),
+        ("http://other-inner.org/".to_owned(), "403"),
+        (format!("http://{INNER}/"), "400"),
         ("http://unknown.org/".to_owned(), "502"),
         (format!("http://{WORLD}/"), "400"),
         ("http://169.254.169.254/".to_owned(), "400"),
@@ -179,7 +184,7 @@ async fn a_network_run_calls_hosts_by_name_through_the_proxy_alone(heard: [Heard
         assert!(refused.iter().any(|word| told.contains(word)), "`{act}` failed otherwise: {told}");
         assert_eq!(used(&done), NetworkUse::default(), "`{act}`");
     }
-    assert_eq!(heard.map(|it| it.lock().unwrap().len()), [1, 1]);
+    assert_eq!(heard.map(|it| it.lock().unwrap().len()), [2, 1]);
     for listener in &ports {
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err(), "a run called the server's side");
@@ -199,6 +204,8 @@ async fn a_run_with_named_hosts_calls_those_and_no_other(heard: [Heard; 2]) {
     }
     let world = World::new().await;
     let grants = hosts(&["example.org:80", "unknown.org:80", "loopback.org:80"]);
+    // That a name is internal permits nobody to call it.
+    assert_eq!(status(&world, "http://inner.org/", &grants).await.0, "403");
     for (words, expected) in [
         ("http://example.org/", "200"),
         ("http://EXAMPLE.org:80/", "200"),

@@ -384,13 +384,24 @@ async fn a_link_that_a_command_may_have_made_opens_nothing() {
         assert_eq!((failure, done.stdout.as_str()), (SpawnFailure::Confinement, ""));
         assert!(message.contains("which a command may have made"), "{message}");
     }
-    // The operator's own links are followed, and what they lead to is what is granted.
+    // Nor one that another profile let a command make.
+    let planted = world.path("workspace/place");
+    assert_eq!(world.run(&format!("ln -s {other} place")).await.code(), Some(0));
+    let elsewhere = open_folder(&world, "elsewhere");
+    let claim = world.claim("touch file", "own", &elsewhere, 20);
+    let profile = own(files(Access::Read, Access::Read, &[(&planted, Access::Write)]));
+    let done = world.try_with(claim, &profile, &site(&elsewhere), control().1).await.unwrap();
+    let Outcome::SpawnFailed { message, .. } = done.ran.outcome else { panic!("{done:?}") };
+    assert!(message.contains("which a command may have made"), "{message}");
+    // The operator's own links are followed, where commands have another user, and what they lead to is what is granted.
     let alias = world.path("alias");
     link(Path::new(&other), &alias);
     let paths = [&PROGRAMS[..], &[(&alias, Access::Read)]].concat();
     let done =
         world.run_under(&format!("cat {alias}/file {other}/file"), files(Access::Hidden, Access::Read, &paths)).await;
-    assert_eq!(done.stdout, "secret-othersecret-other", "{done:?}");
+    let expected = if is_root() { "secret-othersecret-other" } else { "" };
+    assert_eq!(done.stdout, expected, "{done:?}");
+    assert_eq!(matches!(done.ran.outcome, Outcome::SpawnFailed { .. }), !is_root(), "{done:?}");
     let circle = world.path("circle");
     link(Path::new(&circle), &circle);
     let done = world.run_under("true", files(Access::Read, Access::Read, &[(&circle, Access::Write)])).await;
@@ -482,6 +493,10 @@ async fn variables_and_limits_are_the_profiles() {
     ] {
         let done = world.run_under(command, grants).await;
         assert_eq!(done.ran.outcome, Outcome::LimitExceeded { limit }, "{command}");
+    }
+    // Which limits a profile has says nothing about the host, where every host holds them.
+    for what in [Resource::Output, Resource::FileSize, Resource::Cpu, Resource::Processes] {
+        assert_eq!(world.runner.problem_with(&own(limits(what, 1))).await, None, "{what:?}");
     }
     let done = world.run_under("ulimit -Hn", limits(Resource::OpenFiles, 50)).await;
     assert_eq!(done.stdout, "50\n");

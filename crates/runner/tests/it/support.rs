@@ -16,7 +16,7 @@ pub(crate) use provara_domain::{
     Binding, Claim, Grants, Outcome, Plan, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream,
     Timestamp,
 };
-use provara_runner::egress::{Lookup, Resolve, Target};
+use provara_runner::egress::{Allowed, Lookup, Resolve, Target};
 pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, Site, control};
 use provara_runner::{EgressConfig, HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
@@ -170,13 +170,15 @@ impl Done {
 }
 
 /// The names that the worlds' runs may ask for.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 8] = [
     ("example.org", crate::egress::WORLD),
     ("other.org", crate::egress::WORLD),
     ("ours.org", crate::egress::OURS),
     ("loopback.org", "127.0.0.1"),
     ("metadata.org", "169.254.169.254"),
     ("private.org", "10.0.0.1"),
+    ("inner.org", crate::egress::INNER),
+    ("other-inner.org", crate::egress::INNER),
 ];
 
 /// Answers for those.
@@ -236,7 +238,11 @@ impl World {
             environment: vec![("LANG".into(), "C.UTF-8".into()), ("EXTRA".into(), "more".into())],
             workspace: workspace.to_str().unwrap().to_owned(),
             allow_host_same_user: same_user == SameUser::Allowed,
-            egress: EgressConfig { resolver: || Box::new(Names), ..EgressConfig::default() },
+            egress: EgressConfig {
+                resolver: || Box::new(Names),
+                internal: Allowed::parse(["inner.org:80"]).unwrap(),
+                ..EgressConfig::default()
+            },
         })
         .await
         .unwrap();
