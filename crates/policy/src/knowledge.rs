@@ -58,6 +58,8 @@ pub(crate) struct Grammar {
     /// What every use does.
     pub(crate) does: Vec<Effect>,
     pub(crate) operands: Vec<Operand>,
+    /// For each operand the parameter that it is a place of; empty where it is none.
+    pub(crate) positions: Vec<String>,
     pub(crate) options: Vec<Opt>,
     pub(crate) forms: Vec<Form>,
     pub(crate) subs: Vec<Sub>,
@@ -264,8 +266,11 @@ impl Language {
 impl Knowledge {
     /// Returns the program called `name`, lower case, in `shell`.
     pub(crate) fn program(&self, name: &str, shell: Shell) -> Option<&Program> {
-        let known = self.by_name.get(name)?.iter().filter_map(|index| self.programs.get(*index));
-        known.into_iter().find(|program| program.shells.is_empty() || program.shells.contains(&shell))
+        // `[math]::*` stands for the methods of a type that are not named.
+        let family = || name.split_once("]::").and_then(|(of, _)| self.by_name.get(&format!("{of}]::*")));
+        let known = self.by_name.get(name).or_else(family)?.iter().filter_map(|index| self.programs.get(*index));
+        let own = known.clone().find(|program| program.shells.contains(&shell));
+        own.or_else(|| known.into_iter().find(|program| program.shells.is_empty()))
     }
 
     /// Returns the names of programs that `pattern` matches, at most `most`.

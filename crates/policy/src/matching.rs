@@ -169,16 +169,48 @@ pub(crate) fn may_be_allowed(command: &Command, shell: Shell) -> bool {
 
 /// Returns whether the program is the one that everybody knows by that name.
 pub(crate) fn is_plain(command: &Command, shell: Shell) -> bool {
-    // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`, and
-    // PowerShell knows no difference of case alone.
+    if shell == Shell::Pwsh {
+        return is_plain_on_windows(&command.program);
+    }
+    // Deny rules know a program by any spelling; in a Unix shell `LS` and `ls.exe` are other programs than `ls`.
     let (base, stem) = names(&command.program);
-    let exact_name =
-        base == stem && (shell == Shell::Pwsh || command.program.rsplit('/').next().is_some_and(|name| name == stem));
+    let exact_name = base == stem && command.program.rsplit('/').next().is_some_and(|name| name == stem);
     let plain_program = !command.program.contains(['/', '\\'])
         || ["/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/"]
             .into_iter()
             .any(|folder| command.program.strip_prefix(folder).is_some_and(|name| !name.contains(['/', '\\'])));
     plain_program && exact_name
+}
+
+/// PowerShell knows no difference of case and adds `.exe` itself; a method's name says what type it is of.
+fn is_plain_on_windows(program: &str) -> bool {
+    const FOLDERS: &[&str] = &[
+        "c:/windows/",
+        "c:/windows/system32/",
+        "c:/windows/syswow64/",
+        "c:/windows/system32/windowspowershell/v1.0/",
+        "/bin/",
+        "/usr/bin/",
+    ];
+    if program == "%" {
+        return true;
+    }
+    let lower = program.to_lowercase().replace('\\', "/");
+    let unquoted = ["$env:windir", "$env:systemroot", "%windir%", "%systemroot%"]
+        .into_iter()
+        .find_map(|variable| lower.strip_prefix(variable))
+        .map_or_else(|| lower.clone(), |rest| format!("c:/windows{rest}"));
+    let (folder, name) = unquoted.rfind('/').map_or(("", unquoted.as_str()), |at| unquoted.split_at(at + 1));
+    (folder.is_empty() || FOLDERS.contains(&folder) || is_module(folder))
+        && !name.contains(['$', '%'])
+        && ![".ps1", ".bat", ".cmd", ".com", ".vbs", ".js"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// `Microsoft.PowerShell.Utility\Get-Date` names a module that comes with PowerShell.
+fn is_module(folder: &str) -> bool {
+    folder
+        .strip_prefix("microsoft.powershell.")
+        .is_some_and(|rest| rest.trim_end_matches('/').bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// A pattern that can become neither a flag nor a hidden file nor leave its folder.

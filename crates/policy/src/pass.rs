@@ -112,6 +112,9 @@ impl<'p> Pass<'p> {
         if reading.too_deep {
             self.deny_limit("nests commands deeper than is read", env.outer);
         }
+        for (span, text) in &reading.texts {
+            self.raw(text, Shell::Pwsh, env.outer.or(Some(*span)));
+        }
         let mut pipeline = 0;
         for command in &reading.commands {
             if self.is_spent() {
@@ -143,11 +146,14 @@ impl<'p> Pass<'p> {
         let mut facts = redirected(command, scopes, span);
         let program = policy.knowledge().program(&name, env.shell);
         let usage = match program {
-            Some(program) => apply(program, &command.args, span, scopes),
+            Some(program) => apply(program, &command.args, &command.input, span, scopes),
             None => unknown_use(command, scopes),
         };
         self.spend(u64::try_from(command.args.len()).unwrap_or(0));
         facts.extend(usage.facts.iter().cloned());
+        if env.shell == Shell::Pwsh {
+            facts.extend(shares(command, span));
+        }
         self.set(command, &usage, span, &mut facts);
         self.names(command, program, ruled, (env.shell, span), &usage, &mut facts);
         if let Some(open) = usage.open {
@@ -299,8 +305,7 @@ impl<'p> Pass<'p> {
             _ => None,
         };
         if let Some(shell) = shell {
-            // `^` is the escape of cmd.
-            let text = if language == Language::Cmd { code.text.replace('^', "") } else { code.text.clone() };
+            let text = if language == Language::Cmd { reader::pwsh::of_cmd(&code.text) } else { code.text.clone() };
             return ran.push(Ran::Script(text, shell, args));
         }
         let found = code::scan(&code.text, language);
@@ -575,6 +580,24 @@ fn redirected(command: &Command, scopes: Scopes<'_>, span: Span) -> Vec<Fact> {
         (scope != Scope::Nowhere).then(|| Fact { effect, scope, target: to.target.clone(), span })
     };
     command.redirections.iter().filter_map(of).collect()
+}
+
+/// Shares of other machines: whoever has one is told who asks, whatever is asked.
+fn shares(command: &Command, span: Span) -> Vec<Fact> {
+    let words =
+        command.args.iter().flat_map(|word| std::iter::once(word).chain(&word.items)).map(|word| word.text.as_str());
+    let targets = command.redirections.iter().map(|to| to.target.as_str());
+    let of = |text: &str| {
+        // `/t:x` and `-Path:x` hold a value, and so may a quoted word.
+        let start = text
+            .find("\\\\")
+            .filter(|at| *at == 0 || text.get(..*at).is_some_and(|before| before.ends_with([':', '=', '"', ' '])))?;
+        let host = text.get(start..)?.trim_start_matches('\\').split(['\\', '/', '"', ' ']).next().unwrap_or("");
+        let here = host.len() < 2
+            || matches!(host.to_lowercase().as_str(), "localhost" | "127.0.0.1" | "root" | "$env:computername");
+        (!here).then(|| Fact { effect: Effect::Network, scope: Scope::Elsewhere, target: text.to_owned(), span })
+    };
+    words.chain(targets).filter_map(of).collect()
 }
 
 /// A shell or an interpreter that is given nothing to read but its input.

@@ -32,9 +32,24 @@ impl Places {
         toml::from_str::<RawFile>(BUILTIN).map(|file| Self(file.place)).map_err(|error| error.to_string())
     }
 
+    /// Returns whether `path` is a home directory as a whole.
+    pub(crate) fn is_home(&self, path: &str) -> bool {
+        let path = windows_path(path).unwrap_or_else(|| path.to_owned());
+        let path = path.trim_end_matches(['*', '.', '/']);
+        matches!(path, "~" | "$HOME" | "${HOME}" | "$home") || homely(path) == "~"
+    }
+
     /// Returns where `path` leads. `glob` says that the shell matches it against names.
     pub(crate) fn scope(&self, path: &str, glob: bool, place: &Place<'_>) -> Scope {
         let path = path.strip_prefix("file://").unwrap_or(path);
+        let windows;
+        let path = match windows_path(path) {
+            Some(known) => {
+                windows = known;
+                &windows
+            }
+            None => path,
+        };
         if path.is_empty() || path == "-" {
             return Scope::Nowhere;
         }
@@ -103,6 +118,126 @@ fn whole(path: &str, place: &Place<'_>) -> Option<String> {
         return None;
     }
     resolve(path, place.cwd.as_deref())
+}
+
+/// Returns a path of Windows with `/`, in lower case, its drive or its kind of home in front; none where it is no such path.
+fn windows_path(path: &str) -> Option<String> {
+    let lower = path.to_lowercase();
+    let is_drive = |text: &str| {
+        let mut bytes = text.bytes();
+        bytes.next().is_some_and(|b| b.is_ascii_alphabetic()) && bytes.next() == Some(b':')
+    };
+    let registry =
+        ["hklm", "hkcu", "hkcr", "hku", "hkcc", "hkey_", "registry::"].iter().any(|hive| lower.starts_with(hive));
+    let variable = lower.starts_with(['%', '!']) || lower.starts_with("$env:") || lower.starts_with("${env:");
+    let provider = lower.contains("::");
+    let special =
+        ["$profile", "$pshome", "$home\\", "$pwd\\", "$psscriptroot"].iter().any(|name| lower.starts_with(name));
+    if !(is_drive(&lower) || registry || variable || provider || special || path.contains('\\')) {
+        return None;
+    }
+    let mut text = lower.replace('\\', "/");
+    if let Some((_, rest)) = text.split_once("::") {
+        text = rest.to_owned();
+    }
+    for prefix in ["//?/", "//./", "//localhost/", "//127.0.0.1/"] {
+        if let Some(rest) = text.strip_prefix(prefix) {
+            // `c$` is how a drive is shared.
+            text = rest.replacen("admin$", "c:/windows", 1).replacen("$/", ":/", 1);
+        }
+    }
+    text = named_folder(text);
+    if let Some(rest) = hive(&text) {
+        return Some(rest);
+    }
+    if !is_drive(&text) {
+        return Some(text);
+    }
+    // Dots and doubled slashes are taken away below the drive.
+    let (drive, rest) = text.split_at(2);
+    if rest.contains(':') {
+        // A stream of a file, which listings do not show.
+        return Some(format!("$stream/{rest}"));
+    }
+    let rest = resolve(&format!("/{rest}"), None).unwrap_or_default();
+    if let Some(below) = rest.strip_prefix("/users/") {
+        let (user, below) = below.split_once('/').map_or((below, ""), |(user, below)| (user, below));
+        if !matches!(user, "public" | "default" | "all users" | "") {
+            return Some(if below.is_empty() { "~".to_owned() } else { format!("~/{below}") });
+        }
+    }
+    Some(format!("/{drive}{rest}"))
+}
+
+/// Puts folders in the place of the variables that name them.
+fn named_folder(text: String) -> String {
+    const FOLDERS: &[(&str, &str)] = &[
+        ("userprofile", "~"),
+        ("home", "~"),
+        ("homepath", "~"),
+        ("appdata", "~/appdata/roaming"),
+        ("localappdata", "~/appdata/local"),
+        ("temp", "~/appdata/local/temp"),
+        ("tmp", "~/appdata/local/temp"),
+        ("onedrive", "~/onedrive"),
+        ("windir", "c:/windows"),
+        ("systemroot", "c:/windows"),
+        ("systemdrive", "c:"),
+        ("homedrive", "c:"),
+        ("programdata", "c:/programdata"),
+        ("allusersprofile", "c:/programdata"),
+        ("programfiles", "c:/program files"),
+        ("programfiles(x86)", "c:/program files"),
+        ("public", "c:/users/public"),
+    ];
+    let text = text
+        .replace("%homedrive%%homepath%", "%userprofile%")
+        .replace("$env:homedrive$env:homepath", "$env:userprofile");
+    if let Some(rest) = text.strip_prefix("$home/") {
+        return format!("~/{rest}");
+    }
+    if let Some(rest) = text.strip_prefix("$pwd/").or_else(|| text.strip_prefix("$psscriptroot/")) {
+        return rest.to_owned();
+    }
+    if text.starts_with("$profile") {
+        return "~/documents/powershell/profile.ps1".to_owned();
+    }
+    if let Some(rest) = text.strip_prefix("$pshome") {
+        return format!("c:/windows/system32/windowspowershell/v1.0{rest}");
+    }
+    for (mark, end) in [("$env:", ""), ("${env:", "}"), ("%", "%"), ("!", "!")] {
+        let Some(rest) = text.strip_prefix(mark) else { continue };
+        let stop =
+            if end.is_empty() { rest.find('/').unwrap_or(rest.len()) } else { rest.find(end).unwrap_or(rest.len()) };
+        let (name, after) = rest.split_at(stop);
+        let after = after.strip_prefix(end).unwrap_or(after);
+        if let Some((_, folder)) = FOLDERS.iter().find(|(known, _)| *known == name) {
+            return format!("{folder}{after}");
+        }
+        return if name == "cd" { after.trim_start_matches('/').to_owned() } else { format!("${name}{after}") };
+    }
+    text
+}
+
+/// Returns a key of the registry with the short name of its hive in front; none where it is none.
+fn hive(text: &str) -> Option<String> {
+    const HIVES: &[(&str, &str)] = &[
+        ("hkey_local_machine", "hklm"),
+        ("hkey_current_user", "hkcu"),
+        ("hkey_classes_root", "hkcr"),
+        ("hkey_users", "hku"),
+        ("hkey_current_config", "hkcc"),
+    ];
+    let text = text.trim_start_matches('/');
+    let (name, rest) = text.find(['/', ':']).map_or((text, ""), |at| text.split_at(at));
+    let known = HIVES.iter().find(|(long, short)| *long == name || *short == name)?;
+    let rest = rest.trim_start_matches([':', '/']);
+    // What is set for one user, or for 32-bit programs, is set all the same.
+    let rest = rest.replace("wow6432node/", "");
+    let rest =
+        if known.1 == "hku" { rest.split_once('/').map_or(rest.as_str(), |(_, rest)| rest).to_owned() } else { rest };
+    let hive = if known.1 == "hku" { "hkcu" } else { known.1 };
+    Some(format!("/{hive}:/{rest}"))
 }
 
 /// Any home directory becomes `~`.

@@ -1,7 +1,8 @@
 //! What a text runs, as far as a small and sure reader can tell.
 
 mod bash;
-mod pwsh;
+mod cmd;
+pub(crate) mod pwsh;
 
 use provara_domain::{Shell, Span};
 
@@ -17,6 +18,8 @@ pub struct Reading {
     pub too_deep: bool,
     /// How many characters were looked at, nested text counted again at each level.
     pub steps: u64,
+    /// Texts that the text makes and runs, with what stands for them.
+    pub texts: Vec<(Span, String)>,
 }
 
 /// One simple command.
@@ -34,6 +37,8 @@ pub struct Command {
     pub span: Span0,
     /// Commands with the same number are joined by pipes, left to right.
     pub pipeline: usize,
+    /// What is piped to it, where that binds to its parameters as arguments do.
+    pub input: Vec<Word>,
 }
 
 /// How sure it is that a word is what it says.
@@ -61,6 +66,8 @@ pub struct Word {
     pub certainty: Certainty,
     /// The bytes that spell it.
     pub span: Span0,
+    /// Where it is a list, each of its items.
+    pub items: Vec<Word>,
 }
 
 /// One redirection.
@@ -102,26 +109,16 @@ pub fn read(text: &str, shell: Shell) -> Reading {
     reading.steps += u64::try_from(text.len()).unwrap_or(u64::MAX);
     match shell {
         Shell::Bash | Shell::Sh => bash::read_into(text, shell, &mut reading),
-        Shell::Pwsh => pwsh::read_into(text, 0, 0, &mut reading),
+        Shell::Pwsh => pwsh::read_into(text, &mut reading),
     }
     reading.commands.sort_by_key(|command| (command.span.start, command.span.end));
+    // What runs more than once may have been read more than once.
+    reading.commands.dedup_by(|a, b| {
+        a.span == b.span && a.program == b.program && a.args == b.args && a.redirections == b.redirections
+    });
     reading.opaque.sort_by_key(|(span, _)| (span.start, span.end));
     reading.opaque.dedup();
     reading
-}
-
-/// Begins to read `text`, which stands at `base` in the whole; none where that is nested too deeply.
-fn begin<'a, 'r>(
-    text: &'a str,
-    base: usize,
-    depth: u32,
-    reading: &'r mut Reading,
-) -> Option<(Cursor<'a>, Builder<'r>)> {
-    if depth > MAX_DEPTH {
-        reading.too_deep = true;
-        return None;
-    }
-    Some((Cursor { text, at: 0, base }, Builder::new(reading)))
 }
 
 /// Returns where `text` has something that a person does not see as it runs.
@@ -141,112 +138,4 @@ pub fn is_hidden(c: char) -> bool {
             | 0x2028..=0x202F | 0x205F..=0x206F | 0x3164 | 0xA0 | 0x1680 | 0x2000..=0x200A | 0x3000
             | 0x2800 | 0xE000..=0xF8FF | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFC | 0x1D173..=0x1D17A
             | 0xE0000..=0x10_FFFF)
-}
-
-/// The characters of a text with their places.
-struct Cursor<'a> {
-    text: &'a str,
-    at: usize,
-    /// Where `text` begins in the whole.
-    base: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or("")
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn bump(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    fn eat(&mut self, prefix: &str) -> bool {
-        let found = self.rest().starts_with(prefix);
-        if found {
-            self.at += prefix.len();
-        }
-        found
-    }
-
-    /// Its place in the whole text.
-    fn here(&self) -> usize {
-        self.base + self.at
-    }
-
-    fn line_end(&mut self) {
-        let rest = self.rest();
-        self.at += rest.find('\n').unwrap_or(rest.len());
-    }
-
-    /// Takes up to the parenthesis that closes one already taken; quotes inside are skipped. Answers the inside.
-    fn until_parenthesis(&mut self) -> &'a str {
-        let start = self.at;
-        let mut depth = 1_u32;
-        let mut quote = None;
-        while let Some(c) = self.peek() {
-            match (quote, c) {
-                (Some(open), c) if open == c => quote = None,
-                (Some('"') | None, '\\') => {
-                    self.bump();
-                }
-                (None, '\'' | '"') => quote = Some(c),
-                (None, '(') => depth += 1,
-                (None, ')') => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                let inside = self.text.get(start..self.at).unwrap_or("");
-                self.bump();
-                return inside;
-            }
-            self.bump();
-        }
-        self.text.get(start..).unwrap_or("")
-    }
-}
-
-/// Gathers the words of one command after the other.
-struct Builder<'r> {
-    reading: &'r mut Reading,
-    current: Command,
-    begun: bool,
-    pipeline: usize,
-}
-
-impl<'r> Builder<'r> {
-    fn new(reading: &'r mut Reading) -> Self {
-        // Numbers of pipelines only need to differ; every pipeline that is read in between takes at least one more.
-        let pipeline = reading.commands.len() + usize::try_from(reading.steps).unwrap_or(0) + 1;
-        Self { reading, current: Command::default(), begun: false, pipeline }
-    }
-
-    fn opaque(&mut self, start: usize, end: usize, why: &'static str) {
-        self.reading.opaque.push((Span { start, end }, why));
-    }
-
-    fn begin(&mut self, start: usize, end: usize) {
-        if !self.begun {
-            self.begun = true;
-            self.current.span.start = start;
-        }
-        self.current.span.end = end;
-    }
-
-    fn end(&mut self, piped: bool) {
-        if self.begun {
-            let mut command = std::mem::take(&mut self.current);
-            command.pipeline = self.pipeline;
-            self.reading.commands.push(command);
-            self.begun = false;
-        }
-        if !piped {
-            self.pipeline = self.pipeline.wrapping_add(1);
-        }
-    }
 }

@@ -133,7 +133,11 @@ impl Walk<'_> {
             }
             Inner::Code { .. } | Inner::Module { .. } | Inner::File { .. } => None,
         };
-        apply(program, &command.args, command.span.into(), scopes).inner.into_iter().filter_map(of).collect()
+        apply(program, &command.args, &command.input, command.span.into(), scopes)
+            .inner
+            .into_iter()
+            .filter_map(of)
+            .collect()
     }
 
     /// The scripts that stand among the arguments of the program called `name`.

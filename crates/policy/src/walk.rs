@@ -229,7 +229,7 @@ impl<'p> Pass<'p> {
             redirections,
             assignments,
             span,
-            pipeline: 0,
+            ..Command::default()
         };
         if program.glob {
             self.opaque("is a pattern of file names where the program's name belongs", here);
@@ -773,7 +773,7 @@ impl Building {
     fn end(&mut self, next: Certainty) {
         if self.begun {
             let (text, certainty) = (std::mem::take(&mut self.text), self.certainty);
-            self.done.push(Word { text, glob: self.glob, certainty, span: self.span });
+            self.done.push(Word { text, glob: self.glob, certainty, span: self.span, items: Vec::new() });
         }
         self.text.clear();
         self.begun = false;

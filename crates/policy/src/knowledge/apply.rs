@@ -1,5 +1,7 @@
 //! Arguments read by what is known of their program.
 
+mod parameters;
+
 use provara_domain::Span;
 
 use super::{Form, Grammar, Language, Operand, Opt, Program, Role, Stdin, Style, Unlisted};
@@ -51,8 +53,8 @@ pub(crate) struct Scopes<'a> {
     pub(crate) place: &'a Place<'a>,
 }
 
-/// Returns what `program` does with `args`; `own` is where its name stands.
-pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], own: Span, scopes: Scopes<'_>) -> Use<'k> {
+/// Returns what `program` does with `args` and with the `input` that binds to parameters; `own` is where its name stands.
+pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], input: &[Word], own: Span, scopes: Scopes<'_>) -> Use<'k> {
     let mut reading = Reading {
         style: program.style,
         chain: vec![&program.grammar],
@@ -63,7 +65,10 @@ pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], own: Span, scopes: 
         rest: None,
         usage: Use::default(),
     };
-    reading.words(program, args);
+    match program.style {
+        Style::Powershell => reading.bind(program, args, input),
+        _ => reading.words(program, args),
+    }
     reading.finish(args, own, scopes)
 }
 
@@ -164,7 +169,8 @@ impl<'k> Reading<'k> {
             Style::Gnu | Style::Words => dashed || self.find(|spelling| is_bare(spelling, text)).is_some(),
             Style::Powershell => text.len() > 1 && text.starts_with(['-', '\u{2013}', '\u{2014}', '\u{2015}']),
             Style::Windows => {
-                dashed || (text.len() > 1 && text.starts_with('/') && !text.get(1..).unwrap_or("").contains('/'))
+                let name = text.split(':').next().unwrap_or(text);
+                dashed || (name.len() > 1 && name.starts_with('/') && !name.get(1..).unwrap_or("").contains('/'))
             }
         }
     }
@@ -308,7 +314,11 @@ impl<'k> Reading<'k> {
         let given = |names: &[String]| {
             names.iter().any(|name| self.given.iter().any(|(option, _)| option.spellings.contains(name)))
         };
-        let matches = |glob: &String| args.iter().any(|word| pattern::matches(glob, &word.text));
+        let caseless = matches!(self.style, Style::Powershell | Style::Windows);
+        let matches = |glob: &String| match caseless {
+            true => args.iter().any(|word| pattern::matches(&glob.to_lowercase(), &word.text.to_lowercase())),
+            false => args.iter().any(|word| pattern::matches(glob, &word.text)),
+        };
         (form.with.is_empty() || given(&form.with))
             && !given(&form.without)
             && (form.argument.is_empty() || form.argument.iter().any(matches))
@@ -357,9 +367,11 @@ impl<'k> Reading<'k> {
             options.clone().any(|option| !option.does.is_empty() || option.takes.is_some_and(is_grave))
                 || chain.iter().flat_map(|grammar| &grammar.forms).any(|form| !form.does.is_empty())
         };
+        let caseless = matches!(self.style, Style::Powershell | Style::Windows);
         let may_be_option = |word: &&Word| {
             let filled = word.certainty == Certainty::Unknown && word.text.starts_with(['$', '`']);
-            filled || (word.glob && word.text.starts_with(['*', '?', '[', '-']))
+            // PowerShell hands patterns on as they are.
+            filled || (!caseless && word.glob && word.text.starts_with(['*', '?', '[', '-']))
         };
         let loose = args.iter().find(may_be_option);
         usage.open = loose.filter(|_| dangerous()).map(|word| word.span.into());
@@ -483,7 +495,12 @@ impl Adding<'_, '_, '_> {
     }
 
     fn path(&mut self, effect: Effect, word: &Word) {
-        let scope = self.scopes.places.scope(&word.text, word.glob, self.scopes.place);
+        let places = self.scopes.places;
+        let scope = match places.scope(&word.text, word.glob, self.scopes.place) {
+            // Without a home directory nothing of its user is left.
+            Scope::Home if effect == Effect::Delete && places.is_home(&word.text) => Scope::System,
+            scope => scope,
+        };
         if scope != Scope::Nowhere {
             self.fact(effect, scope, word);
         }

@@ -182,6 +182,11 @@ impl Loading {
             self.claim(name, &raw.shells);
             self.knowledge.by_name.entry(name.clone()).or_default().push(index);
         }
+        let mut raw = raw;
+        if raw.style == "powershell" && raw.unlisted.is_empty() {
+            // A cmdlet takes no parameter that it does not have.
+            raw.unlisted = "unknown".to_owned();
+        }
         let style = match raw.style.as_str() {
             "" | "gnu" => Style::Gnu,
             "words" => Style::Words,
@@ -231,6 +236,7 @@ impl Loading {
         if raw.about.trim().is_empty() {
             self.fault("`about` is missing; say in a few words what it does".to_owned());
         }
+        let written: Vec<(String, String)> = raw.options.clone().into_iter().collect();
         let mut options = Vec::new();
         for (key, value) in raw.options {
             let mut words = value.split_whitespace();
@@ -249,6 +255,8 @@ impl Loading {
                 options.push(Opt { spellings: vec![spelling], takes: None, attached: false, does: does.clone() });
             }
         }
+        let positions: Vec<String> = raw.operands.iter().map(|word| parameter(word).unwrap_or("").to_owned()).collect();
+        let places: Vec<String> = raw.operands.iter().map(|word| self.place(word, &written)).collect();
         let forms = raw.form.into_iter().map(|form| self.form(form)).collect::<Vec<_>>();
         // What a form asks for is an option even where nothing else is said of it.
         for spelling in forms.iter().flat_map(|form| form.with.iter().chain(&form.without)) {
@@ -262,7 +270,8 @@ impl Loading {
             about: raw.about,
             does: self.effects(&raw.does),
             alone: self.effects(&raw.alone),
-            operands: self.operands(&raw.operands),
+            operands: self.operands(&places),
+            positions,
             options,
             forms,
             subs,
@@ -311,6 +320,20 @@ impl Loading {
             self.fault("two operands repeat; only one can".to_owned());
         }
         operands
+    }
+
+    /// An operand that is a parameter's place has the role of the parameter's value.
+    fn place(&mut self, word: &str, options: &[(String, String)]) -> String {
+        let Some(name) = parameter(word) else { return word.to_owned() };
+        let found = options.iter().find(|(key, _)| spellings(key).iter().any(|spelling| spelling == name));
+        match found.and_then(|(_, value)| value.split_whitespace().next()) {
+            Some(role) if word.ends_with("...") => format!("{role}..."),
+            Some(role) => role.to_owned(),
+            None => {
+                self.fault(format!("`{name}` is no option with a value; list it in `options`"));
+                "data".to_owned()
+            }
+        }
     }
 
     fn unlisted(&mut self, key: &str, word: &str, default: Unlisted) -> Unlisted {
@@ -397,6 +420,12 @@ const ROLES: &[&str] = &[
     "folder",
     "module",
 ];
+/// The parameter that an operand is a place of.
+fn parameter(word: &str) -> Option<&str> {
+    let word = word.strip_suffix("...").unwrap_or(word);
+    word.starts_with('-').then_some(word)
+}
+
 fn spellings(key: &str) -> Vec<String> {
     key.split(',').map(|spelling| spelling.trim().to_owned()).filter(|spelling| !spelling.is_empty()).collect()
 }

@@ -49,7 +49,7 @@ fn command(simple: &Simple, reading: &mut Reading) {
             .map(|it| format!("{}={}", it.name, it.values.iter().map(Text::written).collect::<Vec<_>>().join(" ")))
             .collect(),
         span: simple.span,
-        pipeline: 0,
+        ..Command::default()
     });
     let values = simple.assignments.iter().flat_map(|assignment| &assignment.values);
     for text in simple.words.iter().chain(values).chain(simple.redirections.iter().map(|to| &to.target)) {
@@ -71,7 +71,7 @@ fn word(text: &Text) -> Word {
         .parts
         .iter()
         .any(|part| matches!(part, Part::Plain { text, quoted: false } if text.contains(['*', '?', '['])));
-    Word { text: text.written(), glob, certainty, span: text.span }
+    Word { text: text.written(), glob, certainty, span: text.span, items: Vec::new() }
 }
 
 /// The commands within words.
