@@ -238,7 +238,10 @@ impl Loading {
         }
         for (key, value) in raw.flags {
             let does = self.effects(&value.split_whitespace().collect::<Vec<_>>());
-            options.push(Opt { spellings: spellings(&key), takes: None, attached: false, does });
+            // Flags that stand under one key only for what they do are no spellings of each other to a form.
+            for spelling in spellings(&key) {
+                options.push(Opt { spellings: vec![spelling], takes: None, attached: false, does: does.clone() });
+            }
         }
         let forms = raw.form.into_iter().map(|form| self.form(form)).collect::<Vec<_>>();
         // What a form asks for is an option even where nothing else is said of it.
