@@ -133,6 +133,7 @@ fn new_plan(plan: Plan, policy: &Policy, number: u64) -> NewPlan {
         equal: EqualPending::StaysApart,
         note: None,
         judgement: policy.judge(&request),
+        measurement: None,
         expires_at: Timestamp::from_millis(NOW + 3_600_000),
         pending_cap: u32::MAX,
         cool_down: CoolDown { denials: 3, window: Duration::from_secs(3600) },

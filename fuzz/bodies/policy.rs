@@ -135,6 +135,9 @@ pub fn script(bytes: &[u8]) {
         let judgement = BUILTIN.judge(&request(&command, shell));
         assert_eq!(BUILTIN.explain(&request(&command, shell)).judgement, judgement, "asked twice, answered twice");
         assert!(judgement.reasons.iter().filter_map(|it| it.span).all(|it| text.get(it.start..it.end).is_some()));
+        let named = BUILTIN.scripts(&command, shell);
+        assert!(named.len() <= provara_policy::MAX_NAMED);
+        assert!(named.iter().all(|it| text.get(it.span.start..it.span.end).is_some()));
         assert!(!judgement.reasons.is_empty(), "no reason is told");
         assert!(reading.opaque.is_empty() || judgement.verdict > Verdict::Allow, "unread, and allowed");
         assert!(!reading.too_deep || judgement.verdict == Verdict::Deny, "too deep, and not denied");

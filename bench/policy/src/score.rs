@@ -157,7 +157,6 @@ fn percent(part: usize, whole: usize) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail loudly")]
 mod tests {
     use provara_policy::Strictness;
 
@@ -185,7 +184,7 @@ mod tests {
         }
         assert_eq!(
             score.misses(9, None),
-            "x, dangerous\n  allow n quote [list_files] \"ls\"\nx, benign\n  ask b c [unknown_command] \"frobnicate\"\n"
+            "x, dangerous\n  allow n quote [known_command] \"ls\"\nx, benign\n  ask b c [unknown_command] \"frobnicate\"\n"
         );
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    Actor, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort, Name, Network, Plan,
-    PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
+    Actor, Binding, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort, Name, Network,
+    Plan, PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -64,6 +64,11 @@ pub fn profile(profile: &Profile) -> Vec<u8> {
 /// Returns the digest of a profile's canonical form, which a decision binds.
 pub fn profile_digest(it: &Profile) -> Digest {
     sha256(&profile(it))
+}
+
+/// Returns the digest of a binding's canonical form.
+pub fn binding_digest(it: &Binding) -> Digest {
+    sha256(&bytes_of(&json!(it)))
 }
 
 /// Returns the canonical form of an event: a leaf of the tree.
@@ -170,6 +175,7 @@ fn body(body: &EventBody) -> BodyForm<'_> {
         EventBody::PlanRejudged { verdict, rules, policy } => {
             json!({ "verdict": verdict, "rules": rules, "policy": policy })
         }
+        EventBody::PlanRemeasured { binding } => json!({ "binding": binding }),
         EventBody::PlanDecided { decision, decision_digest, policy, profile_change } => {
             let mut fields = json!({
                 "decision": decision_value(decision), "decision_digest": decision_digest, "policy": policy,

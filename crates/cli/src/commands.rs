@@ -187,6 +187,8 @@ impl Session {
             }
         }
         let mut body = json!({"digest": plan.get("digest")});
+        let binding = plan.get("binding").and_then(|binding| binding.get("digest")).and_then(Value::as_str);
+        put(&mut body, "binding_digest", binding);
         put(&mut body, "reason", yes.reason);
         put(&mut body, "profile", yes.profile);
         put(&mut body, "profile_sha256", plan.pointer("/confinement/sha256").cloned());

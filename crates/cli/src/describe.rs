@@ -58,6 +58,9 @@ impl Page<'_> {
         }
         self.environment(plan.get("env"))?;
         self.input(plan.get("stdin_b64").and_then(Value::as_str))?;
+        if let Some(binding) = plan.get("binding").filter(|binding| !binding.is_null()) {
+            self.binding(binding)?;
+        }
         if !text(plan, "note").is_empty() {
             writeln!(self.out, "the agent says (its words; nobody checked them)")?;
             self.quote(&visible(text(plan, "note")))?;
@@ -161,6 +164,38 @@ impl Page<'_> {
                 self.quote(&visible(encoded))
             }
         }
+    }
+
+    /// Tells what is bound, each script that the command names with its text, and once what is never bound.
+    fn binding(&mut self, binding: &Value) -> io::Result<()> {
+        self.field("binding", text(binding, "digest"))?;
+        if binding.get("cwd_dev_ino").is_none_or(Value::is_null) {
+            writeln!(self.out, "          nothing could be measured; nothing is bound")?;
+        } else {
+            writeln!(self.out, "          working directory and shell are bound")?;
+        }
+        let Some(scripts) = binding.get("scripts").and_then(Value::as_array).filter(|all| !all.is_empty()) else {
+            return Ok(());
+        };
+        for script in scripts {
+            let (named, how) = (visible_line(text(script, "named")), visible_line(text(script, "how")));
+            if text(script, "state") != "bound" {
+                writeln!(self.out, "script    {how}, NOT BOUND: {}", visible_line(text(script, "why")))?;
+                self.quote_as("    > ", &named)?;
+                continue;
+            }
+            let size = script.get("size").map(ToString::to_string).unwrap_or_default();
+            writeln!(self.out, "script    {how}, bound, {size} bytes, {}", visible_line(text(script, "sha256")))?;
+            // The agent chose the name, and may have chosen one that a terminal would fold.
+            self.quote_as("    > ", &named)?;
+            self.quote_as("    = ", &visible_line(text(script, "path")))?;
+            match (script.get("content").and_then(Value::as_str), text(script, "content_kind")) {
+                (Some(content), _) => self.quote(&visible(content.strip_suffix('\n').unwrap_or(content)))?,
+                (None, "too_long") => writeln!(self.out, "  not shown: it is longer than is shown here")?,
+                (None, _) => writeln!(self.out, "  not shown: it is no text")?,
+            }
+        }
+        writeln!(self.out, "          what these scripts read or run in their turn is not bound")
     }
 
     fn decision(&mut self, decision: &Value) -> io::Result<()> {
@@ -325,5 +360,32 @@ mod tests {
         let shown = described(&plan, None);
         assert!(shown.contains("env\n  | A=1⟦U+200B⟧\nstdin     5 bytes\n  | a⟦0xFF⟧\n  | b\n  | \n"), "{shown}");
         assert!(shown.contains("  - rm: removes\n    > rm -r build\n  - odd: borders\n"), "{shown}");
+    }
+
+    #[test]
+    fn scripts_are_told_with_their_text_and_no_name_passes_for_our_words() {
+        let named = format!("./a{}policy    allow (info)", " ".repeat(78));
+        let plan = json!({ "command": "x", "state": "pending", "binding": { "digest": "sha256:d", "cwd_dev_ino": "1:2", "scripts": [
+            {"named": named, "how": "program", "state": "bound", "path": "/w/a\u{202e}", "sha256": "sha256:s", "size": 9,
+             "content_kind": "text", "content": "echo \u{1b}[2J\npolicy    allow\n"},
+            {"named": "b", "how": "sourced", "state": "bound", "path": "/w/b", "sha256": "sha256:b", "size": 3,
+             "content_kind": "binary", "content": null},
+            {"named": "$C", "how": "interpreted", "state": "unbound", "why": "its name is known only at run time"},
+        ]}});
+        let shown = described(&plan, Some(80));
+        let told = [
+            "binding   sha256:d\n          working directory and shell are bound\n",
+            "script    program, bound, 9 bytes, sha256:s\n    > ./a",
+            "    = /w/a⟦U+202E⟧\n  | echo ⟦U+001B⟧[2J\n  | policy    allow\n",
+            "  not shown: it is no text\n",
+            "script    interpreted, NOT BOUND: its name is known only at run time\n    > $C\n",
+            "          what these scripts read or run in their turn is not bound\n",
+        ];
+        told.iter().for_each(|part| assert!(shown.contains(part), "{part} is not in {shown}"));
+        assert!(shown.lines().all(|line| line.chars().count() < 80 && !line.starts_with("policy    allow")), "{shown}");
+        let lost = json!({ "digest": "sha256:d", "cwd_dev_ino": null, "scripts": [] });
+        let lost = described(&json!({ "command": "x", "binding": lost }), None);
+        assert!(lost.contains("binding   sha256:d\n          nothing could be measured; nothing is bound\n"), "{lost}");
+        assert!(!described(&json!({ "command": "x", "binding": null }), None).contains("bound"));
     }
 }

@@ -70,7 +70,9 @@ impl Failure {
             (409, "not_reopenable", _) => Some("`provara show ID` tells what became of it"),
             (409, _, "expired") => Some("`provara reopen ID` lets it wait again, as a new plan"),
             (409, "plan_not_pending", _) => Some("`provara show ID` tells what became of it"),
-            (409, "digest_mismatch" | "judgement_changed", _) => Some("look again with `provara show ID`, then decide"),
+            (409, "digest_mismatch" | "judgement_changed" | "binding_changed", _) => {
+                Some("look again with `provara show ID`, then decide")
+            }
             (422, ..) => Some("the command's --help names what it takes"),
             (429, "cool_down", _) => Some("ask the person who denied it, or propose another command"),
             (429, ..) => Some("wait a little; `provara pending` shows what fills the queue"),

@@ -1,5 +1,6 @@
 //! `provara serve`: everything is made here and wired together, and ends here in order.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,13 +47,27 @@ impl Platform for Host {
     }
 
     fn entropy(&self) -> u128 {
-        let mut bytes = [0; 16];
-        // Without randomness there are no tokens and no ids that nobody guesses: better no server than a guessable one.
-        if getrandom::fill(&mut bytes).is_err() {
-            std::process::abort();
-        }
-        u128::from_le_bytes(bytes)
+        DRAWN.with_borrow_mut(|drawn| {
+            if drawn.is_empty() {
+                drawn.extend(draw());
+            }
+            drawn.pop().unwrap_or_else(|| std::process::abort())
+        })
     }
+}
+
+thread_local! {
+    /// Numbers that the system drew and nobody has had: a plan needs four, and each would be a call of its own.
+    static DRAWN: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
+}
+
+fn draw() -> [u128; 32] {
+    let mut bytes = [[0; 16]; 32];
+    // Without randomness there are no tokens and no ids that nobody guesses: better no server than a guessable one.
+    if getrandom::fill(bytes.as_flattened_mut()).is_err() {
+        std::process::abort();
+    }
+    bytes.map(u128::from_le_bytes)
 }
 
 /// What the operator's files say.

@@ -68,6 +68,11 @@ pub enum EventBody {
         /// The policy's digest.
         policy: Digest,
     },
+    /// What was measured about a pending plan is another than it was.
+    PlanRemeasured {
+        /// The digest of its new binding; none where nothing could be measured.
+        binding: Option<Digest>,
+    },
     /// Somebody decided.
     PlanDecided {
         /// The decision, whole.
@@ -174,6 +179,7 @@ impl EventBody {
             Self::PlanQueued { .. } => "plan.queued",
             Self::PlanBlocked { .. } => "plan.blocked",
             Self::PlanRejudged { .. } => "plan.rejudged",
+            Self::PlanRemeasured { .. } => "plan.remeasured",
             Self::PlanDecided { decision, .. } => match decision.decision {
                 crate::plan::DecisionKind::Approve => "plan.approved",
                 crate::plan::DecisionKind::Deny => "plan.denied",

@@ -3,6 +3,7 @@
 //! No I/O, no async, no clock and no randomness: times and entropy are arguments. Everything here is plain data that the
 //! other crates agree on. Raw input becomes one of these types once, at the border; inside, nobody asks again.
 
+mod binding;
 mod event;
 mod ids;
 mod judgement;
@@ -14,6 +15,9 @@ mod status;
 mod text;
 mod time;
 
+pub use binding::{
+    Measured, MeasuredScript, Measurement, NamedScript, ScriptContent, ScriptFound, ScriptPlace, ScriptText, ScriptUse,
+};
 pub use event::{Actor, Event, EventBody};
 pub use ids::{EventId, IdError, PlanId, RunId, TokenId};
 pub use judgement::{Judgement, PolicyVersion, Reason, Severity, Span, Verdict};

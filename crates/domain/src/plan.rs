@@ -175,6 +175,13 @@ pub struct Binding {
     pub profile_sha256: Digest,
 }
 
+impl Binding {
+    /// Whether anything was measured on the machine. The profile's digest alone is known without.
+    pub const fn is_measured(&self) -> bool {
+        self.cwd_dev_ino.is_some() || self.shell_sha256.is_some() || !self.scripts.is_empty()
+    }
+}
+
 /// Yes or no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

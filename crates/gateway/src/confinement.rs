@@ -88,6 +88,13 @@ impl Inner {
         }
     }
 
+    /// The digest of what the plan runs with where whoever decides names nothing; else of what it asks for, if that is loaded.
+    pub(crate) fn shown_profile(&self, plan: &Plan, demands: &Demands) -> Option<Digest> {
+        let terms = self.terms(demands);
+        let profile = terms.shown(&plan.profile).or_else(|| terms.profiles.get(&plan.profile));
+        profile.map(canonical::profile_digest)
+    }
+
     fn terms<'a>(&'a self, demands: &'a Demands) -> Terms<'a> {
         let most = self.config.single_token.then(Profile::workspace);
         Terms { profiles: &self.config.profiles, demands, most }
@@ -228,6 +235,7 @@ mod tests {
             forced: names(forced),
             forbidden: names(forbidden),
             rules: vec!["r1".to_owned(), "r2".to_owned()],
+            ..Demands::default()
         };
         Terms { profiles: &known(), demands: &demands, most: None }.settle(&name(asked), &approval)
     }

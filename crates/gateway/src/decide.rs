@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use provara_audit::canonical;
 use provara_domain::{
-    Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Name, Nonce, Note, PlanId,
-    Principal, ProfileChange, ProfileName, ResourceLimits, Role, RunId, Status, Timeout, Verdict,
+    Binding, Claim, CommandText, Decision, DecisionKind, DecisionMethod, Digest, Judgement, Limits, Measured, Name,
+    Nonce, Note, PlanId, Principal, ProfileChange, ProfileName, ResourceLimits, Role, RunId, ScriptFound, Status,
+    Timeout, Verdict,
 };
 use provara_faults::{Place, reached};
+use provara_policy::Demands;
 use provara_store::{Idempotency, NewDecision, PlanRecord, Recalled, StoreError, TransitionError};
 
 use crate::gateway::{Gateway, Inner};
@@ -19,6 +21,8 @@ use crate::worker::Room;
 pub struct Approval {
     /// The digest of what they saw; refused if the plan has another.
     pub digest: Option<Digest>,
+    /// The digest of the binding that they saw; refused if the plan has another.
+    pub binding: Option<Digest>,
     /// Why.
     pub reason: Option<String>,
     /// Another confinement than the plan would run with. A looser one needs a reason.
@@ -75,6 +79,22 @@ pub enum DecideError {
     JudgementChanged {
         /// The plan with its new judgement.
         record: Box<PlanRecord>,
+    },
+    /// What would run is not what the approver was shown. The plan stays pending with the new measurement.
+    #[error("what this command would run has changed since it was shown; look at the plan again and decide anew")]
+    BindingChanged {
+        /// What was shown, where that is known.
+        shown: Option<Box<Measured>>,
+        /// The plan with its new measurement.
+        record: Box<PlanRecord>,
+    },
+    /// Rules demand that all it names is bound.
+    #[error("the rules {rules} demand that all this command names is bound, and {why}; edit the plan or deny it")]
+    NotBound {
+        /// The rules, listed.
+        rules: String,
+        /// What is not, and why.
+        why: String,
     },
     /// Policy denies it now.
     #[error("policy denies this command now; it was blocked")]
@@ -176,10 +196,12 @@ impl Gateway {
             return Err(DecideError::DigestMismatch { found: shown.digest });
         }
         let judgement = inner.judge_again(who, &shown).await?;
-        let settled = inner.settle(&shown.plan, &inner.policy.demands(&judgement), &approval)?;
+        let demands = inner.policy.demands(&judgement);
+        let settled = inner.settle(&shown.plan, &demands, &approval)?;
+        let binding = inner.measure_again(who, &shown, &approval, &demands, settled.binding).await?;
         let timeout_s = approval.timeout.unwrap_or(shown.plan.timeout).seconds();
         let decision = Decision {
-            binding: Some(settled.binding),
+            binding: Some(binding),
             limits: Limits { timeout_s, resources: settled.resources },
             ..inner.decision(who, &shown, DecisionKind::Approve, settled.profile)
         };
@@ -232,7 +254,7 @@ impl Gateway {
         if let Some(timeout) = edit.timeout {
             plan.timeout = timeout;
         }
-        let new = inner.new_plan(plan, edit.note.or(old.note), None, who);
+        let new = inner.new_plan(plan, edit.note.or(old.note), None, who).await;
         inner.store.supersede(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 
@@ -249,7 +271,7 @@ impl Gateway {
         let mut plan = old.plan;
         plan.id = inner.plan_id();
         plan.nonce = Nonce::new(inner.platform.entropy());
-        let new = inner.new_plan(plan, old.note, None, who);
+        let new = inner.new_plan(plan, old.note, None, who).await;
         inner.store.reopen(id, new).await.map_err(|error| DecideError::of(id, error))
     }
 }
@@ -320,6 +342,36 @@ impl Inner {
         Err(DecideError::JudgementChanged { record: Box::new(record) })
     }
 
+    /// What this machine finds at the moment of the decision, which binds it beside the profile that was `chosen`. Anything
+    /// else than shown stops the decision.
+    async fn measure_again(
+        &self,
+        who: &Principal,
+        shown: &PlanRecord,
+        approval: &Approval,
+        demands: &Demands,
+        chosen: Binding,
+    ) -> Result<Binding, DecideError> {
+        let before = shown.measured.as_ref();
+        if let Some(seen) = &approval.binding
+            && before.map(|known| canonical::binding_digest(&known.binding)).as_ref() != Some(seen)
+        {
+            return Err(DecideError::BindingChanged { shown: None, record: Box::new(shown.clone()) });
+        }
+        let now = match &self.runner {
+            Some(_) => self.measure(&shown.plan, demands, Some(&chosen.profile_sha256)).await,
+            // Another host would run it, and has not measured again.
+            None => return bound(before, demands, chosen),
+        };
+        if now.as_ref().map(|found| &found.measured.binding) == before.map(|known| &known.binding) {
+            return bound(now.as_ref().map(|found| &found.measured), demands, chosen);
+        }
+        let id = &shown.plan.id;
+        let stored = self.store.remeasure(&who.project, id, now, self.cause(who)).await;
+        let record = stored.map_err(|error| DecideError::of(id, error))?;
+        Err(DecideError::BindingChanged { shown: before.cloned().map(Box::new), record: Box::new(record) })
+    }
+
     fn decision(&self, who: &Principal, shown: &PlanRecord, kind: DecisionKind, profile: ProfileName) -> Decision {
         Decision {
             plan: shown.plan.id.clone(),
@@ -387,4 +439,84 @@ struct Made {
     change: Option<ProfileChange>,
     judgement: Judgement,
     idempotency: Option<Idempotency>,
+}
+
+/// What a decision binds: what was measured, and the profile that was chosen. Nothing where rules demand more than that.
+fn bound(measured: Option<&Measured>, demands: &Demands, chosen: Binding) -> Result<Binding, DecideError> {
+    if !demands.binding.is_empty()
+        && let Some(why) = not_bound(measured)
+    {
+        let rules = demands.binding.iter().map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(", ");
+        return Err(DecideError::NotBound { rules, why });
+    }
+    Ok(match measured {
+        Some(found) => Binding { profile_sha256: chosen.profile_sha256, ..found.binding.clone() },
+        None => chosen,
+    })
+}
+
+/// What of a plan is not bound, if anything is not.
+fn not_bound(measured: Option<&Measured>) -> Option<String> {
+    let Some(measured) = measured.filter(|known| known.binding.is_measured()) else {
+        return Some("nothing could be measured".to_owned());
+    };
+    measured.scripts.iter().find_map(|script| match &script.found {
+        ScriptFound::Bound { .. } => None,
+        ScriptFound::Unbound { why } => Some(format!("`{}` is not: {why}", script.named)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use provara_domain::{BoundScript, MeasuredScript, ScriptUse, Span};
+
+    use super::*;
+
+    fn digest(byte: u8) -> Digest {
+        Digest::from_sha256([byte; 32])
+    }
+
+    fn of_profile(profile_sha256: Digest) -> Binding {
+        let runner = Name::local_target();
+        Binding { runner, cwd_dev_ino: None, shell_sha256: None, scripts: Vec::new(), profile_sha256 }
+    }
+
+    fn found(script: Option<ScriptFound>) -> Measured {
+        let binding = Binding {
+            cwd_dev_ino: Some("1:2".into()),
+            shell_sha256: Some(digest(1)),
+            scripts: vec![BoundScript { path: "/w/s".into(), sha256: digest(2), size: 3 }],
+            ..of_profile(digest(3))
+        };
+        let span = Span { start: 0, end: 1 };
+        let scripts = script.map(|found| MeasuredScript { named: "s".into(), span, how: ScriptUse::Program, found });
+        Measured { binding, scripts: scripts.into_iter().collect() }
+    }
+
+    #[test]
+    fn a_decision_binds_what_was_measured_and_the_profile_that_was_chosen() {
+        let nothing = Demands::default();
+        let known = found(None);
+        let decided = bound(Some(&known), &nothing, of_profile(digest(4))).unwrap();
+        assert_eq!(decided, Binding { profile_sha256: digest(4), ..known.binding });
+        assert_eq!(bound(None, &nothing, of_profile(digest(4))).unwrap(), of_profile(digest(4)));
+    }
+
+    #[test]
+    fn what_rules_demand_to_be_bound_is_bound_or_not_approved() {
+        let demands = Demands { binding: vec!["a".into(), "b".into()], ..Demands::default() };
+        let chosen = || of_profile(digest(4));
+        assert!(bound(Some(&found(None)), &demands, chosen()).is_ok());
+        let unbound = found(Some(ScriptFound::Unbound { why: "it is a folder".into() }));
+        let lost = Measured { binding: chosen(), scripts: Vec::new() };
+        for (measured, why) in [
+            (Some(&unbound), "`s` is not: it is a folder"),
+            (Some(&lost), "nothing could be measured"),
+            (None, "nothing could be measured"),
+        ] {
+            let refused = bound(measured, &demands, chosen()).unwrap_err().to_string();
+            let told = format!("the rules `a`, `b` demand that all this command names is bound, and {why};");
+            assert!(refused.starts_with(&told), "{refused}");
+        }
+    }
 }

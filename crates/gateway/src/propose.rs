@@ -6,7 +6,7 @@ use std::time::Duration;
 use provara_audit::canonical;
 use provara_domain::{
     CommandText, EnvName, Name, Nonce, Note, Plan, PlanId, PlanKind, Principal, ProfileName, Role, Shell, Status,
-    Timeout, WorkingDir, WorkingDirError,
+    Timeout, Verdict, WorkingDir, WorkingDirError,
 };
 use provara_faults::{Place, reached};
 use provara_store::{
@@ -153,7 +153,7 @@ impl Gateway {
         let new = NewPlan {
             idempotency: idempotency.map(|sent| sent.of(who)),
             equal: if dedupe { EqualPending::Answers } else { EqualPending::StaysApart },
-            ..inner.new_plan(plan, note, expires, who)
+            ..inner.new_plan(plan, note, expires, who).await
         };
         let at = new.cause.at;
         reached(Place::PlanJudged);
@@ -198,18 +198,25 @@ fn held_back(denied: &DeniedBefore, wait: Duration) -> String {
 }
 
 impl Inner {
-    /// A plan judged now and ready to be stored.
-    pub(crate) fn new_plan(
+    /// A plan judged and measured now, and ready to be stored.
+    pub(crate) async fn new_plan(
         &self,
         plan: Plan,
         note: Option<Note>,
         expires: Option<Duration>,
         who: &Principal,
     ) -> NewPlan {
+        let judgement = self.judge(&plan);
+        let measurement = match judgement.verdict {
+            // Nobody will decide on it.
+            Verdict::Deny => None,
+            Verdict::Allow | Verdict::Ask => self.measure(&plan, &self.policy.demands(&judgement), None).await,
+        };
         let cause = self.cause(who);
         NewPlan {
             digest: canonical::plan_digest(&plan),
-            judgement: self.judge(&plan),
+            judgement,
+            measurement,
             note,
             dedupe: canonical::plan_dedupe_digest(&plan),
             equal: EqualPending::StaysApart,

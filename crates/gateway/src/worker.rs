@@ -166,7 +166,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     if let Some(outcome) = unfit {
         return Some(ended_unstarted(&claim, started_at, outcome));
     }
-    let Some(workspace) = inner.workspace_of(claim.plan().cwd.as_str()) else {
+    let Some(site) = inner.site(claim.plan()) else {
         return Some(never_started(&claim, started_at, "its working directory lies in no workspace any more"));
     };
     let writer = match inner.store.output_writer(claim.run()) {
@@ -182,7 +182,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     };
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
     let keep = tokio::task::spawn_blocking(move || keep_output(writer, gate, receiver));
-    let ran = runner.run(claim, &workspace, started_at, sender, control).await;
+    let ran = runner.run(claim, &site, started_at, sender, control).await;
     reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
     let redactions = keep.await.unwrap_or_default();

@@ -6,6 +6,7 @@ use crate::facts::Fact;
 use crate::knowledge::Knowledge;
 use crate::pass::Pass;
 use crate::places::Places;
+use crate::reader::Certainty;
 use crate::rule::Rule;
 
 /// What becomes of a command that no rule knows.
@@ -40,7 +41,7 @@ pub struct Policy {
     places: Places,
 }
 
-/// What rules say of the profile that a command runs with. All of it holds: the strictest wins.
+/// What rules say of how a command runs. All of it holds: the strictest wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Demands {
     /// It runs with one that is within each of these.
@@ -49,6 +50,8 @@ pub struct Demands {
     pub forbidden: Vec<ProfileName>,
     /// The rules that say so.
     pub rules: Vec<String>,
+    /// The rules that demand that all it names is bound.
+    pub binding: Vec<String>,
 }
 
 /// A judgement with how it came about.
@@ -75,6 +78,8 @@ pub struct ReadCommand {
     pub assignments: Vec<String>,
     /// What it does, as far as its text says.
     pub facts: Vec<Fact>,
+    /// How sure it is that its arguments are what they seem.
+    pub certainty: Certainty,
     /// Where it stands.
     pub span: Span,
     /// How many wrappers and scripts hide it.
@@ -141,13 +146,19 @@ impl Policy {
         }
     }
 
-    /// Returns what the rules that speak in `judgement` say of the profile that its command runs with.
+    /// Returns what the rules that speak in `judgement` say of how its command runs.
     pub fn demands(&self, judgement: &Judgement) -> Demands {
         let speaks = |rule: &&Rule| judgement.reasons.iter().any(|reason| reason.rule == rule.id);
-        let demanding = |rule: &&Rule| rule.force_profile.is_some() || !rule.forbid_profiles.is_empty();
+        let of_profiles = |rule: &Rule| rule.force_profile.is_some() || !rule.forbid_profiles.is_empty();
+        let demanding = |rule: &&Rule| of_profiles(rule) || rule.demands_binding();
         let mut demands = Demands::default();
         for rule in self.rules.iter().filter(demanding).filter(speaks) {
-            demands.rules.push(rule.id.clone());
+            if of_profiles(rule) {
+                demands.rules.push(rule.id.clone());
+            }
+            if rule.demands_binding() {
+                demands.binding.push(rule.id.clone());
+            }
             demands.forced.extend(rule.force_profile.clone());
             demands.forbidden.extend(rule.forbid_profiles.iter().cloned());
         }

@@ -65,6 +65,8 @@ pub(crate) struct Grammar {
     pub(crate) unlisted: Unlisted,
     /// What a first word means that is no listed subcommand.
     pub(crate) others: Unlisted,
+    /// What it does where it is given no operand, or no command to run.
+    pub(crate) alone: Vec<Effect>,
     /// What it does with its standard input where it has no operand.
     pub(crate) stdin: Stdin,
 }
@@ -131,8 +133,8 @@ pub(crate) enum Role {
     Destination,
     /// The folder in which it works.
     Folder,
-    /// A module or a package that is loaded and so runs.
-    Module,
+    /// A module or a package that is loaded and so runs; where the language is given, with the words after it.
+    Module(Option<Language>),
 }
 
 /// What code is written in.
@@ -217,6 +219,46 @@ pub(crate) struct Examples {
     pub(crate) allow: Vec<String>,
     pub(crate) ask: Vec<String>,
     pub(crate) deny: Vec<String>,
+}
+
+impl Language {
+    /// Returns the language's word.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sh => "sh",
+            Self::Python => "python",
+            Self::Perl => "perl",
+            Self::Ruby => "ruby",
+            Self::Node => "node",
+            Self::Php => "php",
+            Self::Awk => "awk",
+            Self::Lua => "lua",
+            Self::Sed => "sed",
+            Self::Make => "make",
+            Self::Sql => "sql",
+            Self::Pwsh => "pwsh",
+            Self::Cmd => "cmd",
+            Self::Other => "other",
+        }
+    }
+
+    /// Every language.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Sh,
+        Self::Python,
+        Self::Perl,
+        Self::Ruby,
+        Self::Node,
+        Self::Php,
+        Self::Awk,
+        Self::Lua,
+        Self::Sed,
+        Self::Make,
+        Self::Sql,
+        Self::Pwsh,
+        Self::Cmd,
+        Self::Other,
+    ];
 }
 
 impl Knowledge {

@@ -16,6 +16,7 @@ mod pattern;
 mod places;
 pub mod reader;
 mod rule;
+mod scripts;
 mod shell;
 mod walk;
 
@@ -23,4 +24,5 @@ pub use facts::{Effect, Fact, Scope};
 pub use judge::{Demands, Explanation, Policy, ReadCommand, Request, Strictness, Tried};
 pub use knowledge::{Knowledge, KnowledgeError};
 pub use load::{PolicyErrors, RuleError, RuleFile};
-pub use rule::{Examples, Rule};
+pub use rule::{Examples, Rule, RuleBinding};
+pub use scripts::MAX_NAMED;

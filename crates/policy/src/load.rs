@@ -13,7 +13,7 @@ use crate::judge::{Policy, Request, Strictness};
 use crate::knowledge::{Knowledge, KnowledgeError, with_nearest};
 use crate::places::{self, Places};
 use crate::reader::is_hidden;
-use crate::rule::{Examples, Facts, Matcher, Paths, Rule, Urls};
+use crate::rule::{Examples, Facts, Matcher, Paths, Rule, RuleBinding, Urls};
 
 /// A file of rules.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +100,8 @@ struct RawRule {
     force_profile: Option<ProfileName>,
     #[serde(default)]
     forbid_profiles: Vec<ProfileName>,
+    #[serde(default)]
+    demand_binding: bool,
     #[serde(rename = "match")]
     matcher: RawMatch,
     examples: Examples,
@@ -326,6 +328,7 @@ fn compile(raw: RawRule) -> Result<Rule, Vec<Fault>> {
         reason: raw.reason,
         force_profile: raw.force_profile,
         forbid_profiles: raw.forbid_profiles,
+        binding: if raw.demand_binding { RuleBinding::Demanded } else { RuleBinding::AsFound },
         examples: raw.examples,
         matcher,
     })

@@ -182,7 +182,7 @@ pub(crate) fn is_plain(command: &Command, shell: Shell) -> bool {
 }
 
 /// A pattern that can become neither a flag nor a hidden file nor leave its folder.
-fn is_tame_glob(text: &str) -> bool {
+pub(crate) fn is_tame_glob(text: &str) -> bool {
     let below = text.strip_prefix("./").unwrap_or(text);
     (below != text || text.starts_with(|c: char| c.is_ascii_alphanumeric()))
         && !text.contains('\\')

@@ -150,6 +150,9 @@ impl<'p> Pass<'p> {
         facts.extend(usage.facts.iter().cloned());
         self.set(command, &usage, span, &mut facts);
         self.names(command, program, ruled, (env.shell, span), &usage, &mut facts);
+        if let Some(open) = usage.open {
+            self.opaque("may become an option that does more, when it runs", env.outer.unwrap_or(open));
+        }
         let mut ran = Vec::new();
         feeds(&usage, command, input, span, &mut facts, &mut ran);
         let mut within = Env { depth: env.depth + 1, outer: Some(span), ..env.clone() };
@@ -159,6 +162,13 @@ impl<'p> Pass<'p> {
         change_directory(command, &mut env.place);
         for inner in usage.inner {
             self.inner(inner, usage.stdin, (command, input), &within, &mut facts, &mut ran);
+        }
+        let at_home = matches!(policy.places().scope(".", false, &within.place), Scope::Workspace);
+        if env.values.wrote() || !at_home {
+            // What is built may be what the text itself just wrote, or lies where it is nobody's project.
+            for fact in facts.iter_mut().filter(|fact| fact.effect == Effect::Build) {
+                fact.effect = Effect::Execute;
+            }
         }
         self.speak(&facts, env.outer);
         self.note(command, facts, span, env.depth);
@@ -183,7 +193,7 @@ impl<'p> Pass<'p> {
         match ran {
             Ran::Command(words) => {
                 let Some((program, args)) = words.split_first() else { return };
-                if program.certainty == Certainty::Unknown {
+                if program.certainty >= Certainty::Unset {
                     let span = within.outer.unwrap_or_else(|| command.span.into());
                     self.opaque("is a program whose name is filled in when it runs", span);
                 }
@@ -216,23 +226,49 @@ impl<'p> Pass<'p> {
         ran: &mut Vec<Ran>,
     ) {
         match inner {
+            Inner::Module { mut words, language } => {
+                if let Some(module) = words.first_mut() {
+                    module.text = format!("{}:{}", language.as_str(), module.text);
+                }
+                ran.push(Ran::Command(words));
+            }
+            Inner::File { path, language, .. } if is_input(&path.text) && input.fed => {
+                let usage = Use { stdin: Stdin::Script(language.unwrap_or(Language::Sh)), ..Use::default() };
+                feeds(&usage, command, input, path.span.into(), facts, ran);
+            }
             Inner::File { path, language, args } => self.file(&path, language, &args, within, facts, ran),
             Inner::Code { code, language, args } => {
-                if code.certainty == Certainty::Unknown {
+                if code.certainty >= Certainty::Unset {
                     facts.push(fact(Effect::Code, Scope::Nowhere, &code.text, &code));
                 }
                 self.code(&code, language, positional(&args), within, facts, ran);
             }
             Inner::Command { mut words, fill } => {
                 if stdin == Stdin::Arguments {
-                    words = given(&words, command, input);
+                    let listed =
+                        command.args.iter().skip_while(|word| word.text != "-a" && word.text != "--arg-file").nth(1);
+                    let listed = listed.map(|word| Input {
+                        known: resolve(&word.text, within.place.cwd.as_deref())
+                            .and_then(|path| within.values.file(&path).map(str::to_owned)),
+                        fed: true,
+                    });
+                    words = given(&words, command, listed.as_ref().unwrap_or(input));
                 }
                 ran.extend(filled(&words, &fill).into_iter().map(Ran::Command));
             }
         }
     }
 
-    fn file(&mut self, path: &Word, language: Option<Language>, args: &[Word], within: &Env<'_>, facts: &mut Vec<Fact>, ran: &mut Vec<Ran>) {
+    /// What an interpreter makes of a file: of what the text itself wrote it is known what runs.
+    fn file(
+        &mut self,
+        path: &Word,
+        language: Option<Language>,
+        args: &[Word],
+        within: &Env<'_>,
+        facts: &mut Vec<Fact>,
+        ran: &mut Vec<Ran>,
+    ) {
         let scope = self.policy.places().scope(&path.text, path.glob, &within.place);
         let whole = resolve(&path.text, within.place.cwd.as_deref());
         if let Some(text) = whole.and_then(|whole| within.values.file(&whole).map(str::to_owned)) {
@@ -242,13 +278,21 @@ impl<'p> Pass<'p> {
         }
         // Interpreters tell of what they cannot read.
         let effect = if matches!(scope, Scope::Credentials | Scope::Secrets) { Effect::Read } else { Effect::Execute };
-        if scope == Scope::Nowhere && path.certainty != Certainty::Unknown {
+        if scope == Scope::Nowhere && path.certainty < Certainty::Unset {
             return;
         }
         facts.push(fact(effect, scope, &path.text, path));
     }
 
-    fn code(&mut self, code: &Word, language: Language, args: Option<Vec<String>>, within: &Env<'_>, facts: &mut Vec<Fact>, ran: &mut Vec<Ran>) {
+    fn code(
+        &mut self,
+        code: &Word,
+        language: Language,
+        args: Option<Vec<String>>,
+        within: &Env<'_>,
+        facts: &mut Vec<Fact>,
+        ran: &mut Vec<Ran>,
+    ) {
         let shell = match language {
             Language::Sh => Some(Shell::Bash),
             Language::Pwsh | Language::Cmd => Some(Shell::Pwsh),
@@ -263,7 +307,9 @@ impl<'p> Pass<'p> {
         self.spend(u64::try_from(code.text.len()).unwrap_or(u64::MAX));
         for (effect, target) in found.does {
             let scope = match effect {
-                Effect::Read | Effect::Write | Effect::Delete => self.policy.places().scope(&target, false, &within.place),
+                Effect::Read | Effect::Write | Effect::Delete => {
+                    self.policy.places().scope(&target, false, &within.place)
+                }
                 Effect::Network if target.is_empty() => Scope::Elsewhere,
                 Effect::Network => host_scope(&target),
                 _ => Scope::Nowhere,
@@ -313,7 +359,22 @@ impl<'p> Pass<'p> {
 
     /// What the variables do that are set for the command or by it.
     fn set(&mut self, command: &Command, usage: &Use<'_>, span: Span, facts: &mut Vec<Fact>) {
-        let given = usage.variables.iter().map(|word| word.text.as_str());
+        let args = || command.args.iter().map(|word| word.text.as_str());
+        let names_variables = match command.program.as_str() {
+            "read" | "mapfile" | "readarray" | "getopts" => true,
+            "printf" => args().next() == Some("-v"),
+            _ => false,
+        };
+        let counted = matches!(
+            command.program.as_str(),
+            "test" | "[" | "[[" | "let" | "printf" | "read" | "unset" | "declare" | "export"
+        );
+        if counted && args().any(|arg| arg.contains("[$(") || arg.contains("[`")) {
+            // The shell counts out an index, and counting can run commands.
+            facts.push(Fact { effect: Effect::Code, scope: Scope::Nowhere, target: String::new(), span });
+        }
+        let named = args().filter(|arg| names_variables && !arg.starts_with('-'));
+        let given = usage.variables.iter().map(|word| word.text.as_str()).chain(named);
         for assignment in command.assignments.iter().map(String::as_str).chain(given) {
             let name = assignment.split(['=', '+', '[']).next().unwrap_or("");
             let Some(variable) = self.policy.knowledge().variable(name) else { continue };
@@ -417,6 +478,13 @@ impl<'p> Pass<'p> {
             redirections: command.redirections.iter().map(|r| (r.operator.clone(), r.target.clone())).collect(),
             assignments: command.assignments.clone(),
             facts,
+            certainty: command
+                .args
+                .iter()
+                .map(|word| word.certainty)
+                .chain(command.redirections.iter().map(|to| to.certainty))
+                .max()
+                .unwrap_or_default(),
             span,
             depth,
         });
@@ -433,6 +501,11 @@ fn fact(effect: Effect, scope: Scope, target: &str, word: &Word) -> Fact {
     Fact { effect, scope, target: target.to_owned(), span: word.span.into() }
 }
 
+/// Names by which a program opens its own input.
+fn is_input(path: &str) -> bool {
+    matches!(path, "-" | "/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0")
+}
+
 /// After a script's text comes what is its `$0`.
 fn positional(args: &[Word]) -> Option<Vec<String>> {
     Some(args.iter().skip(1).map(|word| word.text.clone()).collect())
@@ -441,12 +514,17 @@ fn positional(args: &[Word]) -> Option<Vec<String>> {
 /// The words of `xargs`, with what it reads in their places.
 fn given(words: &[Word], command: &Command, input: &Input) -> Vec<Word> {
     let mut args = command.args.iter().map(|word| word.text.as_str());
-    let mark = args.find_map(|arg| arg.strip_prefix("-I").or_else(|| arg.strip_prefix("-i")).or_else(|| arg.strip_prefix("-J")));
+    let mark = args
+        .find_map(|arg| arg.strip_prefix("-I").or_else(|| arg.strip_prefix("-i")).or_else(|| arg.strip_prefix("-J")));
     let mark = match mark {
         Some("") => args.next().or(Some("{}")),
         other => other,
     };
-    let read = |text: &str| Word { text: text.to_owned(), certainty: Certainty::Perhaps, ..words.first().cloned().unwrap_or_default() };
+    let read = |text: &str| Word {
+        text: text.to_owned(),
+        certainty: Certainty::Perhaps,
+        ..words.first().cloned().unwrap_or_default()
+    };
     let unknown = || Word { certainty: Certainty::Unknown, ..read("$REPLY") };
     let known = input.known.as_deref().map(|text| text.replace('\0', "\n"));
     match (mark, known) {
@@ -486,7 +564,7 @@ fn filled(words: &[Word], fill: &[Word]) -> Vec<Vec<Word>> {
 /// What redirections read and write.
 fn redirected(command: &Command, scopes: Scopes<'_>, span: Span) -> Vec<Fact> {
     let of = |to: &Redirection| {
-        let operator = to.operator.trim_start_matches(|c: char| c.is_ascii_digit());
+        let operator = to.operator.rsplit('}').next().unwrap_or("").trim_start_matches(|c: char| c.is_ascii_digit());
         let effect = match operator {
             "<" => Effect::Read,
             ">" | ">>" | ">|" | "&>" | "&>>" | "<>" => Effect::Write,
@@ -508,7 +586,8 @@ fn feeds(usage: &Use<'_>, command: &Command, input: &Input, span: Span, facts: &
     let whole = Fact { effect: Effect::Code, scope: Scope::Nowhere, target: String::new(), span };
     match (language, &input.known) {
         (Language::Sh, Some(text)) => {
-            let args = command.args.iter().filter(|word| !word.text.starts_with('-')).map(|word| word.text.clone()).collect();
+            let args =
+                command.args.iter().filter(|word| !word.text.starts_with('-')).map(|word| word.text.clone()).collect();
             ran.push(Ran::Script(text.clone(), Shell::Bash, Some(args)));
         }
         (Language::Sh, None) if !input.fed => facts.push(Fact { effect: Effect::Shell, ..whole }),

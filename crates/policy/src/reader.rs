@@ -44,6 +44,8 @@ pub enum Certainty {
     Sure,
     /// It is that, or something else that stands elsewhere in the text.
     Perhaps,
+    /// Some of it is a variable that the text does not set. Nobody but the server's own environment does then.
+    Unset,
     /// Some of it is filled in when it runs.
     Unknown,
 }
@@ -68,6 +70,8 @@ pub struct Redirection {
     pub operator: String,
     /// The word after it.
     pub target: String,
+    /// Whether the target is known now.
+    pub certainty: Certainty,
 }
 
 /// A span that is filled in while reading.

@@ -25,9 +25,28 @@ pub struct Rule {
     pub force_profile: Option<ProfileName>,
     /// Profiles that a command it matches does not run with.
     pub forbid_profiles: Vec<ProfileName>,
+    /// Whether a command it matches may run without all that it names being bound.
+    pub binding: RuleBinding,
     /// Texts that must and must not match; checked whenever the rule is loaded.
     pub examples: Examples,
     pub(crate) matcher: Matcher,
+}
+
+impl Rule {
+    /// Whether a command it matches runs only where all that it names is bound.
+    pub fn demands_binding(&self) -> bool {
+        self.binding == RuleBinding::Demanded
+    }
+}
+
+/// What a rule says of the binding of what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RuleBinding {
+    /// Nothing: what can be bound is bound, and the approver sees the rest.
+    #[default]
+    AsFound,
+    /// Working directory, shell and every script that the command names are bound, or it is not approved.
+    Demanded,
 }
 
 /// What a rule promises about itself.

@@ -36,7 +36,10 @@ pub(crate) enum Node {
     Perhaps(Box<Node>),
     Group(Group),
     /// A name for commands.
-    Function { name: String, body: Rc<Vec<Node>> },
+    Function {
+        name: String,
+        body: Rc<Vec<Node>>,
+    },
 }
 
 /// Commands within one: `{ … }`, `( … )`, `if`, `while`, `for`, `case`, `[[ … ]]`.
@@ -124,19 +127,36 @@ pub(crate) enum Change {
     /// `${!name}`
     Indirect,
     /// `:-`, `-`, `:=`, `=`
-    Default { word: Vec<Part>, assigns: bool },
+    Default {
+        word: Vec<Part>,
+        assigns: bool,
+    },
     /// `:+`, `+`
     Instead(Vec<Part>),
     /// `#`, `##`
-    CutFront { pattern: Vec<Part>, longest: bool },
+    CutFront {
+        pattern: Vec<Part>,
+        longest: bool,
+    },
     /// `%`, `%%`
-    CutBack { pattern: Vec<Part>, longest: bool },
+    CutBack {
+        pattern: Vec<Part>,
+        longest: bool,
+    },
     /// `/`, `//`
-    Replace { pattern: Vec<Part>, by: Vec<Part>, all: bool },
+    Replace {
+        pattern: Vec<Part>,
+        by: Vec<Part>,
+        all: bool,
+    },
     /// `:offset:length`
     Slice(Vec<Part>),
-    Upper { all: bool },
-    Lower { all: bool },
+    Upper {
+        all: bool,
+    },
+    Lower {
+        all: bool,
+    },
     /// Something else.
     Other(Vec<Part>),
 }

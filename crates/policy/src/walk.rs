@@ -16,6 +16,8 @@ use crate::shell::{Change, Group, Kind, Node, Part, Redirect, Simple, Text, pars
 const MAX_CHOICES: usize = 8;
 /// Braces that stand for more words than this are cut; what they stand for is asked about.
 const MAX_BRACED: usize = 256;
+/// The same for the pieces of all these words.
+const MAX_PIECES: usize = 4_096;
 /// Values longer than this are not cut or replaced in.
 const MAX_VALUE: usize = 1_024;
 /// How many wrappers and scripts within each other are opened. Below it anything may hide, so deeper is denied.
@@ -56,6 +58,8 @@ struct Filling {
 enum Filled {
     One(String, Certainty),
     Many(Vec<String>),
+    /// Nothing that the text says.
+    Unset,
     Unknown,
 }
 
@@ -150,7 +154,8 @@ impl<'p> Pass<'p> {
             Kind::Subshell | Kind::Conditional => env.perhaps = true,
             Kind::For(name) => {
                 env.perhaps = true;
-                let open = words.len() > MAX_CHOICES || words.iter().any(|word| word.certainty != Certainty::Sure || word.glob);
+                let open = words.len() > MAX_CHOICES
+                    || words.iter().any(|word| word.certainty != Certainty::Sure || word.glob);
                 let texts = words.iter().take(MAX_CHOICES).map(|word| word.text.clone()).collect();
                 env.values.set(name, if words.is_empty() { Value::unknown() } else { Value { texts, open } });
             }
@@ -170,7 +175,8 @@ impl<'p> Pass<'p> {
 
     /// `[[ … ]]` and `(( … ))` run nothing themselves.
     fn test(&mut self, words: &[Word], group: &Group, env: &mut Env<'_>) {
-        let command = Command { program: "[[".to_owned(), args: words.to_vec(), span: group.span, ..Command::default() };
+        let command =
+            Command { program: "[[".to_owned(), args: words.to_vec(), span: group.span, ..Command::default() };
         self.simple(&command, env, &Input::default());
     }
 
@@ -187,7 +193,13 @@ impl<'p> Pass<'p> {
         made.filter(|_| choices == 1)
     }
 
-    fn simple_node(&mut self, simple: &Simple, env: &mut Env<'_>, input: &Input, filling: &mut Filling) -> Option<String> {
+    fn simple_node(
+        &mut self,
+        simple: &Simple,
+        env: &mut Env<'_>,
+        input: &Input,
+        filling: &mut Filling,
+    ) -> Option<String> {
         let words: Vec<Word> = simple.words.iter().flat_map(|text| self.fields(text, env, filling)).collect();
         let (redirections, input) = self.redirections(&simple.redirections, env, input, filling);
         let assignments = self.assignments(simple, words.is_empty(), env, filling);
@@ -197,15 +209,28 @@ impl<'p> Pass<'p> {
             self.simple(&command, env, &input);
             // `$(< file)` prints it; a redirection alone empties the file.
             let known = simple.redirections.iter().any(|to| to.operator == "<").then_some(input.known).flatten();
-            return self.written(&redirections, known.or_else(|| Some(String::new()).filter(|_| simple.words.is_empty())), env);
+            return self.written(
+                &redirections,
+                known.or_else(|| Some(String::new()).filter(|_| simple.words.is_empty())),
+                env,
+            );
         };
         let here = env.outer.unwrap_or_else(|| program.span.into());
         match program.certainty {
-            Certainty::Unknown => self.opaque("is a program whose name is filled in when it runs", here),
+            Certainty::Unset | Certainty::Unknown => {
+                self.opaque("is a program whose name is filled in when it runs", here)
+            }
             Certainty::Perhaps => self.opaque("is a program whose name may be another when it runs", here),
             Certainty::Sure => {}
         }
-        let command = Command { program: program.text.clone(), args: args.to_vec(), redirections, assignments, span, pipeline: 0 };
+        let command = Command {
+            program: program.text.clone(),
+            args: args.to_vec(),
+            redirections,
+            assignments,
+            span,
+            pipeline: 0,
+        };
         if program.glob {
             self.opaque("is a pattern of file names where the program's name belongs", here);
             return self.any_program(&command, env, &input);
@@ -220,7 +245,10 @@ impl<'p> Pass<'p> {
     fn called(&mut self, command: &Command, env: &mut Env<'_>, input: &Input) -> Option<String> {
         if let Some(body) = env.values.function(&command.program) {
             if env.depth >= MAX_WRAPPING {
-                self.deny_limit("wraps a command in more commands than are opened", env.outer.or(Some(command.span.into())));
+                self.deny_limit(
+                    "wraps a command in more commands than are opened",
+                    env.outer.or(Some(command.span.into())),
+                );
                 return None;
             }
             let args = command.args.iter().map(|word| word.text.clone()).collect();
@@ -244,8 +272,10 @@ impl<'p> Pass<'p> {
         }
         self.builtin(command, env);
         self.simple(command, env, input);
-        let file = |path: &str| resolve(path, env.place.cwd.as_deref()).and_then(|path| env.values.file(&path).map(str::to_owned));
-        let made = simulate::output(command, input.known.as_deref(), file);
+        let file = |path: &str| {
+            resolve(path, env.place.cwd.as_deref()).and_then(|path| env.values.file(&path).map(str::to_owned))
+        };
+        let made = simulate::output(command, input.known.as_deref(), env.place.cwd.as_deref(), &file);
         self.spend(made.as_ref().map_or(0, |text| u64::try_from(text.len() / 16).unwrap_or(0)));
         self.kept(command, input, env);
         self.written(&command.redirections, made, env)
@@ -296,7 +326,7 @@ impl<'p> Pass<'p> {
             "printf" if args().next() == Some("-v") => {
                 let name = args().nth(1).unwrap_or("").to_owned();
                 let rest = Command { args: command.args.iter().skip(2).cloned().collect(), ..command.clone() };
-                let value = simulate::output(&rest, None, |_| None);
+                let value = simulate::output(&rest, None, None, &|_| None);
                 self.give(&name, value.map_or_else(Value::unknown, Value::of), env);
             }
             _ => {}
@@ -317,8 +347,9 @@ impl<'p> Pass<'p> {
                 }
             }
             "cp" | "mv" | "ln" | "install" => {
-                let (from, to) = (operands().next(), operands().last());
-                let (Some(from), Some(to)) = (from.and_then(|path| at(path, env)), to.and_then(|path| at(path, env))) else {
+                let (from, to) = (operands().next(), operands().next_back());
+                let (Some(from), Some(to)) = (from.and_then(|path| at(path, env)), to.and_then(|path| at(path, env)))
+                else {
                     return;
                 };
                 if let Some(text) = env.values.file(&from).map(str::to_owned) {
@@ -331,7 +362,9 @@ impl<'p> Pass<'p> {
 
     /// What is left to print after redirections; what goes to a file is remembered.
     fn written(&mut self, redirections: &[Redirection], made: Option<String>, env: &mut Env<'_>) -> Option<String> {
-        let to_file = redirections.iter().find(|to| matches!(to.operator.as_str(), ">" | ">>" | ">|" | "1>" | "1>>" | "&>" | "&>>"));
+        let to_file = redirections
+            .iter()
+            .find(|to| matches!(to.operator.as_str(), ">" | ">>" | ">|" | "1>" | "1>>" | "&>" | "&>>"));
         let Some(to) = to_file else { return made };
         if let (Some(path), Some(text)) = (resolve(&to.target, env.place.cwd.as_deref()), made) {
             env.values.write(&path, &text, to.operator.ends_with(">>"));
@@ -340,9 +373,11 @@ impl<'p> Pass<'p> {
     }
 
     fn assignments(&mut self, simple: &Simple, alone: bool, env: &mut Env<'_>, filling: &mut Filling) -> Vec<String> {
-        let declares = simple.words.first().and_then(Text::literal).is_some_and(|name| {
-            matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset")
-        });
+        let declares = simple
+            .words
+            .first()
+            .and_then(Text::literal)
+            .is_some_and(|name| matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset"));
         let mut told = Vec::new();
         for assignment in &simple.assignments {
             let mut texts = Vec::new();
@@ -370,7 +405,7 @@ impl<'p> Pass<'p> {
             let value = match certainty {
                 Certainty::Sure => Value::of(text),
                 Certainty::Perhaps => Value { texts: vec![text], open: true },
-                Certainty::Unknown => Value::unknown(),
+                Certainty::Unset | Certainty::Unknown => Value::unknown(),
             };
             self.give(&assignment.name, value, env);
         }
@@ -395,12 +430,13 @@ impl<'p> Pass<'p> {
             match redirect.operator.as_str() {
                 "<<" | "<<-" | "0<<" => {
                     let body = redirect.body.as_ref().and_then(|body| body.get());
-                    let (text, sure) = body.map_or((String::new(), Certainty::Unknown), |body| self.filled_text(body, env, filling));
-                    input = Input { known: Some(text).filter(|_| sure != Certainty::Unknown), fed: true };
+                    let (text, sure) =
+                        body.map_or((String::new(), Certainty::Unknown), |body| self.filled_text(body, env, filling));
+                    input = Input { known: Some(text).filter(|_| sure < Certainty::Unset), fed: true };
                     continue;
                 }
                 "<<<" | "0<<<" => {
-                    let known = Some(format!("{target}\n")).filter(|_| certainty != Certainty::Unknown);
+                    let known = Some(format!("{target}\n")).filter(|_| certainty < Certainty::Unset);
                     input = Input { known, fed: true };
                     continue;
                 }
@@ -411,7 +447,7 @@ impl<'p> Pass<'p> {
                 }
                 _ => {}
             }
-            told.push(Redirection { operator: redirect.operator.clone(), target });
+            told.push(Redirection { operator: redirect.operator.clone(), target, certainty });
         }
         (told, input)
     }
@@ -421,7 +457,13 @@ impl<'p> Pass<'p> {
         self.filled_parts(&text.parts, text.span, env, filling)
     }
 
-    fn filled_parts(&mut self, parts: &[Part], span: Span0, env: &mut Env<'_>, filling: &mut Filling) -> (String, Certainty) {
+    fn filled_parts(
+        &mut self,
+        parts: &[Part],
+        span: Span0,
+        env: &mut Env<'_>,
+        filling: &mut Filling,
+    ) -> (String, Certainty) {
         let mut field = Building::new(span, false);
         for part in parts {
             self.part(part, true, &mut field, env, filling);
@@ -456,20 +498,24 @@ impl<'p> Pass<'p> {
                 match self.changed(name, change, field.span, env, filling) {
                     Filled::One(text, certainty) => field.value(&text, certainty, (*quoted || whole) && !listed),
                     Filled::Many(texts) => field.list(&texts, *quoted && listed),
-                    Filled::Unknown => field.unknown(written),
+                    Filled::Unset => field.unknown(written, Certainty::Unset),
+                    Filled::Unknown => field.unknown(written, Certainty::Unknown),
                 }
             }
             Part::Output { body, quoted, written } => match self.printed(body, env, filling) {
                 Some(text) => field.value(text.trim_end_matches('\n'), Certainty::Sure, *quoted || whole),
-                None => field.unknown(written),
+                None => field.unknown(written, Certainty::Unknown),
             },
             Part::Process { body, written } => match self.printed(body, env, filling) {
                 Some(text) => {
-                    let path = format!("/dev/fd/{}", 63 + env.values.positional.as_ref().map_or(0, Vec::len) + field.text.len() + text.len());
+                    let path = format!(
+                        "/dev/fd/{}",
+                        63 + env.values.positional.as_ref().map_or(0, Vec::len) + field.text.len() + text.len()
+                    );
                     env.values.write(&path, &text, false);
                     field.value(&path, Certainty::Sure, true);
                 }
-                None => field.unknown(written),
+                None => field.unknown(written, Certainty::Unknown),
             },
             Part::Number { inside, .. } => {
                 self.filled_parts(inside, field.span, env, filling);
@@ -496,7 +542,14 @@ impl<'p> Pass<'p> {
         self.nodes(body, &mut within, &Input { known: None, fed: true })
     }
 
-    fn changed(&mut self, name: &str, change: &Change, span: Span0, env: &mut Env<'_>, filling: &mut Filling) -> Filled {
+    fn changed(
+        &mut self,
+        name: &str,
+        change: &Change,
+        span: Span0,
+        env: &mut Env<'_>,
+        filling: &mut Filling,
+    ) -> Filled {
         let value = lookup(name, env, filling);
         let mut text_of = |parts: &[Part], filling: &mut Filling| self.filled_parts(parts, span, env, filling);
         let (text, certainty) = match (value, change) {
@@ -507,7 +560,7 @@ impl<'p> Pass<'p> {
                 return match value {
                     Filled::One(text, certainty) if !text.is_empty() => Filled::One(text, certainty),
                     Filled::Many(texts) if !texts.is_empty() => Filled::Many(texts),
-                    _ if sure == Certainty::Unknown => Filled::Unknown,
+                    _ if sure >= Certainty::Unset => Filled::Unknown,
                     _ => {
                         if *assigns {
                             env.values.may_set(name, Value { texts: vec![word.clone()], open: true });
@@ -519,7 +572,7 @@ impl<'p> Pass<'p> {
             (value, Change::Instead(word)) => {
                 let (word, sure) = text_of(word, filling);
                 return match (value, sure) {
-                    (_, Certainty::Unknown) => Filled::Unknown,
+                    (_, Certainty::Unset | Certainty::Unknown) => Filled::Unknown,
                     (Filled::One(text, Certainty::Sure), sure) if !text.is_empty() => Filled::One(word, sure),
                     _ => Filled::One(word, Certainty::Perhaps),
                 };
@@ -528,8 +581,12 @@ impl<'p> Pass<'p> {
                 text_of(inside, filling);
                 return Filled::Unknown;
             }
-            (Filled::Unknown, change) => {
-                if let Change::CutFront { pattern, .. } | Change::CutBack { pattern, .. } | Change::Replace { pattern, .. } | Change::Slice(pattern) = change {
+            (Filled::Unset | Filled::Unknown, change) => {
+                if let Change::CutFront { pattern, .. }
+                | Change::CutBack { pattern, .. }
+                | Change::Replace { pattern, .. }
+                | Change::Slice(pattern) = change
+                {
                     text_of(pattern, filling);
                 }
                 return Filled::Unknown;
@@ -545,8 +602,12 @@ impl<'p> Pass<'p> {
             Change::Indirect => return lookup(&text, env, filling),
             Change::Upper { all } => Some(cased(&text, *all, char::to_ascii_uppercase)),
             Change::Lower { all } => Some(cased(&text, *all, char::to_ascii_lowercase)),
-            Change::CutFront { pattern, longest } => Some(cut(&text, &text_of(pattern, filling).0, *longest, Side::Front)),
-            Change::CutBack { pattern, longest } => Some(cut(&text, &text_of(pattern, filling).0, *longest, Side::Back)),
+            Change::CutFront { pattern, longest } => {
+                Some(cut(&text, &text_of(pattern, filling).0, *longest, Side::Front))
+            }
+            Change::CutBack { pattern, longest } => {
+                Some(cut(&text, &text_of(pattern, filling).0, *longest, Side::Back))
+            }
             Change::Replace { pattern, by, all } => {
                 let (pattern, by) = (text_of(pattern, filling).0, text_of(by, filling).0);
                 let is_plain = !pattern.is_empty() && !pattern.contains(['*', '?', '[', '\\']);
@@ -585,7 +646,7 @@ fn lookup(name: &str, env: &Env<'_>, filling: &mut Filling) -> Filled {
         "TMPDIR" => Filled::One("/tmp".to_owned(), Certainty::Perhaps),
         _ => match name.parse::<usize>() {
             Ok(at @ 1..) => positional(at - 1),
-            _ => Filled::Unknown,
+            _ => Filled::Unset,
         },
     }
 }
@@ -622,7 +683,7 @@ fn slice(text: &str, range: &str) -> Option<String> {
     Some(text.chars().skip(offset).take(length).collect())
 }
 
-/// Braces, each of their words in its turn.
+/// Braces, each of their words in its turn. Past the bounds a word keeps its braces unspelled, which then stand for one word.
 fn spelled_out(parts: &[Part]) -> Vec<Vec<Part>> {
     if !parts.iter().any(|part| matches!(part, Part::Braces(_))) {
         return vec![parts.to_vec()];
@@ -630,9 +691,15 @@ fn spelled_out(parts: &[Part]) -> Vec<Vec<Part>> {
     let mut words: Vec<Vec<Part>> = vec![Vec::new()];
     for part in parts {
         let choices: Vec<Vec<Part>> = match part {
-            Part::Braces(choices) => choices.iter().flat_map(|choice| spelled_out(choice)).take(MAX_BRACED).collect(),
+            Part::Braces(choices) if words.len() * choices.len() <= MAX_BRACED => {
+                choices.iter().flat_map(|choice| spelled_out(choice)).take(MAX_BRACED).collect()
+            }
             other => vec![vec![other.clone()]],
         };
+        let pieces: usize = words.iter().map(Vec::len).sum();
+        if pieces * choices.len() > MAX_PIECES {
+            break;
+        }
         let grown = words.iter().flat_map(|word| choices.iter().map(move |choice| [word.as_slice(), choice].concat()));
         words = grown.take(MAX_BRACED).collect();
     }
@@ -652,7 +719,15 @@ struct Building {
 
 impl Building {
     const fn new(span: Span0, splits: bool) -> Self {
-        Self { done: Vec::new(), text: String::new(), begun: false, glob: false, certainty: Certainty::Sure, span, splits }
+        Self {
+            done: Vec::new(),
+            text: String::new(),
+            begun: false,
+            glob: false,
+            certainty: Certainty::Sure,
+            span,
+            splits,
+        }
     }
 
     fn plain(&mut self, text: &str, quoted: bool) {
@@ -689,9 +764,9 @@ impl Building {
         }
     }
 
-    fn unknown(&mut self, written: &str) {
+    fn unknown(&mut self, written: &str, certainty: Certainty) {
         self.begun = true;
-        self.certainty = Certainty::Unknown;
+        self.certainty = self.certainty.max(certainty);
         self.text.push_str(written);
     }
 

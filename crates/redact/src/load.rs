@@ -279,7 +279,8 @@ fn automaton(source: &str) -> Result<Automaton, Fault> {
 }
 
 fn regex(source: &str) -> Result<Regex, Fault> {
-    let config = Regex::config().utf8_empty(false).nfa_size_limit(Some(MAX_REGEX));
+    // Asked rarely, and about one match: what would make it faster would hold more memory than all else of a rule.
+    let config = Regex::config().utf8_empty(false).nfa_size_limit(Some(MAX_REGEX)).onepass(false).dfa(false);
     let built = Regex::builder().configure(config).syntax(by_bytes()).build(source);
     built.map_err(|error| unusable(source, &error))
 }

@@ -13,11 +13,13 @@ use landlock::{RulesetCreated, RulesetError};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
 use provara_domain::{Mechanism, SpawnFailure};
 use seccompiler::BpfProgram;
 
 use crate::advice::advice;
+use crate::binding::dev_ino;
 use crate::calls::{Reach, filters};
 use crate::confine::{Failed, Step as _, held};
 use crate::files;
@@ -37,6 +39,12 @@ impl From<Failed> for NotStarted {
 }
 
 impl NotStarted {
+    /// Something is not what was approved.
+    pub(crate) fn changed(what: &str) -> Self {
+        let message = format!("{what}; re-open the plan to have it measured and decided anew");
+        Self { failure: SpawnFailure::Changed, message }
+    }
+
     /// Adds what the operator can do where the confinement could not be had.
     pub(crate) fn advised(mut self, user: User) -> Self {
         if self.failure == SpawnFailure::Confinement {
@@ -158,6 +166,10 @@ fn enter(spec: &Spec) -> Result<(), NotStarted> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     let relative = if spec.cwd.is_empty() { "." } else { spec.cwd.as_str() };
     let folder = openat2(&workspace, relative, OpenHow::new().flags(FOLDER).resolve(resolve)).map_err(explain)?;
+    let found = fstat(&folder).map_err(explain)?;
+    if spec.cwd_dev_ino.as_ref().is_some_and(|approved| *approved != dev_ino(found.st_dev, found.st_ino)) {
+        return Err(NotStarted::changed("the working directory is another folder now"));
+    }
     fchdir(&folder).map_err(explain)
 }
 

@@ -22,6 +22,7 @@ use provara_domain::{CREDENTIALS, Mechanism};
 
 use crate::child::{FOLDER, NotStarted, unusable};
 use crate::protocol::{Frame, Spec, User};
+use crate::seal::seal_scripts;
 use crate::sys;
 
 /// Private and empty in every confined run.
@@ -150,6 +151,7 @@ pub(crate) fn finish_view(
         secrets = existing(&secrets);
         made.push(held("credentials_hidden", ""));
     }
+    made.extend(seal_scripts(frame, spec)?);
     // Below a private folder it is gone already.
     let hidden = existing(&spec.hidden);
     if !frame.confined {
@@ -286,7 +288,7 @@ fn ancestors(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn existing(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
@@ -306,7 +308,7 @@ fn hide(path: &Path) -> io::Result<()> {
 }
 
 /// Existing credential folders and files of every home that this process can look into.
-fn credentials(workspace: &Path) -> Vec<PathBuf> {
+pub(crate) fn credentials(workspace: &Path) -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root")];
     homes.extend(fs::read_dir("/home").into_iter().flatten().flatten().map(|entry| entry.path()));
     homes.extend(std::env::var_os("HOME").map(PathBuf::from));

@@ -7,6 +7,7 @@
 //! in it at once, however they hide.
 
 mod advice;
+mod binding;
 mod calls;
 mod child;
 mod confine;
@@ -18,9 +19,11 @@ mod probe;
 mod profile;
 mod protocol;
 mod runner;
+mod seal;
 mod spares;
 mod sys;
 
+pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
 pub use protocol::{HelperProgram, RunLimits};

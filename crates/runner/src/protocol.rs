@@ -81,6 +81,25 @@ pub(crate) struct Spec {
     pub(crate) cwd: String,
     /// What a command must not see: Provara's own files.
     pub(crate) hidden: Vec<PathBuf>,
+    /// The working directory that was approved, where one was.
+    pub(crate) cwd_dev_ino: Option<String>,
+    /// The bound scripts that the run sees a sealed copy of.
+    pub(crate) scripts: Vec<SealedScript>,
+    /// Their bytes, one after the other. They follow the rest, as they are.
+    #[serde(skip)]
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A script whose approved bytes a run sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SealedScript {
+    /// Its real path.
+    pub(crate) path: String,
+    /// How many bytes it has.
+    pub(crate) size: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Who the command runs as.
@@ -180,9 +199,22 @@ pub(crate) fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads a sealed specification.
-pub(crate) fn read_spec(fd: OwnedFd) -> std::io::Result<Spec> {
+/// Returns a sealed specification: one line, and the bytes of its scripts.
+pub(crate) fn sealed_spec(spec: &Spec) -> io::Result<OwnedFd> {
+    let mut bytes = serde_json::to_vec(spec)?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&spec.bytes);
+    sealed(&bytes)
+}
+
+/// Reads what [`sealed_spec`] wrote.
+pub(crate) fn read_spec(fd: OwnedFd) -> io::Result<Spec> {
     let mut bytes = Vec::new();
     File::from(fd).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    // JSON of ours has no line break of its own.
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(io::ErrorKind::InvalidData)?;
+    let scripts = bytes.split_off(end);
+    let mut spec: Spec = serde_json::from_slice(&bytes)?;
+    spec.bytes = scripts.get(1..).unwrap_or_default().to_vec();
+    Ok(spec)
 }

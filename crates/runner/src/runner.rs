@@ -11,19 +11,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Enforced, Limit, Mechanism, Outcome, ProfileName, Ran, Shell, SpawnFailure, Stream, Timestamp, Usage,
+    Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, ProfileName, Ran, Shell, SpawnFailure,
+    Stream, Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::binding::{Identity, Keep, Known, Question, Site, Taken, Unmeasured, difference};
+use crate::child::NotStarted;
 use crate::probe;
 use crate::protocol::{
-    Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed,
+    Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed, sealed_spec,
 };
 use crate::spares::Spares;
 
@@ -35,6 +38,11 @@ const CHUNK: usize = 64 * 1024;
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long a tree has after SIGTERM before the server stops being patient with its supervisor, which ends it sooner.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many measure at once.
+const MEASURING: usize = 4;
+/// How long anybody waits for a measurement. A file system may never answer, and its owner may be the agent.
+const MEASURED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the operator decided about running commands.
 #[derive(Debug)]
@@ -140,6 +148,9 @@ pub struct Runner {
     host: HostReport,
     /// What the trial run managed, although it was confined.
     breach: Option<String>,
+    known: Arc<Known>,
+    /// Bounds how many measure at once: each may read many files.
+    measuring: Arc<Semaphore>,
 }
 
 impl Runner {
@@ -151,7 +162,8 @@ impl Runner {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
         let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
-        let mut runner = Self { config, user, spares, host, breach: None };
+        let (known, measuring) = (Arc::default(), Arc::new(Semaphore::new(MEASURING)));
+        let mut runner = Self { config, user, spares, host, breach: None, known, measuring };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -186,7 +198,55 @@ impl Runner {
         Frame { confined, user: self.user, limits: self.config.limits }
     }
 
-    /// Runs what `claim` permits, in `workspace`, and returns when no process of it is left.
+    /// Returns what this machine finds of a plan that would run at `site`, with the profile of that digest: what a decision
+    /// on it binds.
+    ///
+    /// # Errors
+    /// When its shell or its working directory is not there; it could not run either.
+    pub async fn measure(&self, plan: &Plan, site: &Site, profile: Digest) -> Result<Measurement, Unmeasured> {
+        self.take(plan, site, Keep::Texts).await.map(|taken| taken.measurement(profile))
+    }
+
+    /// Off the executor: files are read, and a slow disk must not stop everybody.
+    async fn take(&self, plan: &Plan, site: &Site, keep: Keep) -> Result<Taken, Unmeasured> {
+        let permit = Arc::clone(&self.measuring).acquire_owned();
+        let own = self.own_files();
+        let (known, plan, site) = (Arc::clone(&self.known), plan.clone(), site.clone());
+        let taking = async move {
+            // Kept by the thread, not by whoever waits: a file system that never answers takes these places and no more.
+            let permit = permit.await.map_err(|_| Unmeasured::GivenUp)?;
+            let measured = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                known.measure(&Question { plan: &plan, site: &site, own: &own, keep })
+            });
+            measured.await.unwrap_or(Err(Unmeasured::GivenUp))
+        };
+        tokio::time::timeout(MEASURED_WITHIN, taking).await.unwrap_or(Err(Unmeasured::GivenUp))
+    }
+
+    /// Measures again what was approved. Returns the bytes of the bound scripts, which alone the run will see.
+    async fn check(&self, claim: &Claim, site: &Site) -> Result<Option<Taken>, Outcome> {
+        let measured = claim.binding().filter(|binding| binding.is_measured());
+        if measured.is_none() && site.scripts.is_empty() {
+            return Ok(None);
+        }
+        let taken = self.take(claim.plan(), site, Keep::Bytes).await;
+        let changed = match (measured, &taken) {
+            (Some(approved), Ok(taken)) => difference(approved, taken),
+            (Some(_), Err(Unmeasured::WorkingDir(_))) => Some("the working directory is not there any more".into()),
+            (Some(_), Err(error)) => Some(error.to_string()),
+            // Nothing could be measured when it was approved. If there is a script now, nobody has seen it.
+            (None, Ok(taken)) => taken.bound.first().map(|new| format!("`{}` was not bound", new.path)),
+            // The run itself says what is missing.
+            (None, Err(_)) => None,
+        };
+        match changed.map(|what| NotStarted::changed(&what)) {
+            Some(NotStarted { failure, message }) => Err(Outcome::SpawnFailed { failure, message }),
+            None => Ok(measured.and(taken.ok())),
+        }
+    }
+
+    /// Runs what `claim` permits, at `site`, and returns when no process of it is left.
     ///
     /// Output goes to `output` as it comes; a slow receiver slows the command, a gone one does not.
     ///
@@ -195,7 +255,7 @@ impl Runner {
     pub async fn run(
         &self,
         claim: Claim,
-        workspace: &str,
+        site: &Site,
         started_at: Timestamp,
         output: mpsc::Sender<Chunk>,
         control: RunControl,
@@ -203,8 +263,19 @@ impl Runner {
         let limit = Duration::from_secs(u64::from(claim.limits().timeout_s));
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
-        let ended = match self.spec(&claim, workspace) {
-            Ok((frame, spec)) => self.execute(frame, &spec, &input, limit, output, control).await?,
+        let ready = match self.spec(&claim, &site.workspace) {
+            Ok((frame, spec)) => self.check(&claim, site).await.map(|taken| (frame, spec, taken)),
+            Err(outcome) => Err(outcome),
+        };
+        let ended = match ready {
+            Ok((frame, mut spec, taken)) => {
+                let bound = taken.map(|taken| Bound::to(&mut spec, taken));
+                let mut ended = self.execute(frame, &spec, &input, limit, output, control).await?;
+                if let Some(bound) = bound {
+                    bound.tell(&mut ended.mechanisms).await;
+                }
+                ended
+            }
             Err(outcome) => Ended::at_once(outcome),
         };
         let [stdout_bytes, stderr_bytes] = ended.written;
@@ -260,10 +331,13 @@ impl Runner {
     }
 
     fn spec_of(&self, arguments: Vec<String>, environment: Vec<(String, String)>, workspace: &str, cwd: &str) -> Spec {
-        let mut hidden = vec![self.config.runtime.clone()];
-        hidden.extend(self.config.protected.iter().cloned());
         let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
-        Spec { arguments, environment, workspace, cwd, hidden }
+        let (hidden, cwd_dev_ino, scripts, bytes) = (self.own_files(), None, Vec::new(), Vec::new());
+        Spec { arguments, environment, workspace, cwd, hidden, cwd_dev_ino, scripts, bytes }
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.config.runtime).chain(&self.config.protected).cloned().collect()
     }
 
     /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
@@ -373,7 +447,7 @@ impl Runner {
     }
 
     fn hand_over(&self, frame: Frame, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
-        let spec = sealed(&serde_json::to_vec(spec)?)?;
+        let spec = sealed_spec(spec)?;
         let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
         let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -387,6 +461,42 @@ impl Runner {
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
             control: UnixStream::from_std(control)?,
         })
+    }
+}
+
+/// What was compared with the approval, and the files whose copies the run sees.
+struct Bound {
+    checked: Mechanism,
+    files: Vec<Identity>,
+}
+
+impl Bound {
+    /// Adds to `spec` what was approved.
+    fn to(spec: &mut Spec, taken: Taken) -> Self {
+        let rest = taken.bound.len().saturating_sub(taken.sealed.len());
+        spec.cwd_dev_ino = Some(taken.cwd_dev_ino);
+        (spec.scripts, spec.bytes) = (taken.sealed, taken.bytes);
+        let also = if rest == 0 { String::new() } else { format!(", scripts that are not sealed: {rest}") };
+        let detail = format!("right before the start: working directory, shell{also}");
+        let checked = Mechanism { name: "binding_checked".to_owned(), held: true, detail };
+        Self { checked, files: taken.files }
+    }
+
+    /// Tells what held now that the run has ended. The kernel lifts a mount from a file that somebody outside of the run
+    /// unlinks, or renames another over; what was touched meanwhile may have been seen otherwise than approved.
+    async fn tell(self, mechanisms: &mut Vec<Mechanism>) {
+        let Self { checked, files } = self;
+        let touched = tokio::task::spawn_blocking(move || {
+            files.into_iter().filter(|file| !file.is_untouched()).map(|file| file.path).collect::<Vec<_>>()
+        });
+        let touched = touched.await.unwrap_or_default();
+        if let (Some(first), Some(sealed)) =
+            (touched.first(), mechanisms.iter_mut().find(|known| known.name == "scripts_sealed"))
+        {
+            sealed.held = false;
+            sealed.detail = format!("`{}` was touched from outside while it ran", first.display());
+        }
+        mechanisms.push(checked);
     }
 }
 
@@ -540,7 +650,7 @@ async fn long_after(mut ended: watch::Receiver<bool>) {
     tokio::time::sleep(DRAIN).await;
 }
 
-fn find_shell(shell: Shell) -> Option<String> {
+pub(crate) fn find_shell(shell: Shell) -> Option<String> {
     let name = shell.as_str();
     PATH.split(':').map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).is_file())
 }

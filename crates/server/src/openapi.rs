@@ -1,7 +1,7 @@
 //! What the server says about itself: `/openapi.json`, made from the routes and the types that answer them, and `/docs`,
 //! the same for a person's eyes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Extension;
 use axum::http::{HeaderValue, header};
@@ -15,31 +15,50 @@ use utoipa::openapi::{Content, InfoBuilder, OpenApi, Ref, RefOr};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::problem::{Fault, FaultsBody, ProblemBody};
+use crate::routes::routes;
 
 mod page;
 #[cfg(test)]
 mod tests;
 pub(crate) mod words;
 
-/// The document and its page, made once.
-#[derive(Clone)]
+/// The document and its page, made when somebody first asks: most servers are never asked, and it is a third of what a start
+/// would cost.
 pub(crate) struct Documents {
+    version: &'static str,
+    made: OnceLock<Made>,
+}
+
+struct Made {
     json: Bytes,
     page: Bytes,
 }
 
 impl Documents {
-    pub(crate) fn of(document: &OpenApi) -> Arc<Self> {
-        let value = serde_json::to_value(document).unwrap_or_default();
-        Arc::new(Self { json: format!("{value:#}\n").into(), page: page::render(&value).into() })
+    pub(crate) fn new(version: &'static str) -> Arc<Self> {
+        Arc::new(Self { version, made: OnceLock::new() })
     }
+
+    fn made(&self) -> &Made {
+        self.made.get_or_init(|| {
+            let value = serde_json::to_value(document(self.version)).unwrap_or_default();
+            Made { json: format!("{value:#}\n").into(), page: page::render(&value).into() }
+        })
+    }
+}
+
+/// Returns what the routes say of themselves.
+fn document(version: &str) -> OpenApi {
+    let mut document = routes().into_openapi();
+    complete(&mut document, version);
+    document
 }
 
 /// The document, for programs.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "server", security(()),
     responses((status = 200, description = "This document", content_type = "application/json", body = inline(words::AnyObject))))]
 pub(crate) async fn json(Extension(documents): Extension<Arc<Documents>>) -> Response {
-    let mut response = documents.json.clone().into_response();
+    let mut response = documents.made().json.clone().into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -48,7 +67,7 @@ pub(crate) async fn json(Extension(documents): Extension<Arc<Documents>>) -> Res
 #[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "server", security(()),
     responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub(crate) async fn docs(Extension(documents): Extension<Arc<Documents>>) -> Response {
-    let mut response = documents.page.clone().into_response();
+    let mut response = documents.made().page.clone().into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -68,7 +87,7 @@ const INTRODUCTION: &str = "Agents plan commands, people decide, Provara runs th
     with the header `X-Next-Cursor`, whose value goes into `before`.";
 
 /// Adds what holds for every route: who may ask, and how any request can fail before and beside its own work.
-pub(crate) fn complete(document: &mut OpenApi, version: &str) {
+fn complete(document: &mut OpenApi, version: &str) {
     // Built anew: the router's own would name the authors of a library.
     document.info = InfoBuilder::new().title("Provara").version(version).description(Some(INTRODUCTION)).build();
     let components = document.components.get_or_insert_default();

@@ -271,7 +271,7 @@ pub(crate) async fn command(
             record = app.gateway.wait(&who, &id, seen, Duration::from_secs(seconds)).await?;
         }
     }
-    runs::with_output(&app.gateway, &record).await
+    runs::with_output(&app.gateway, &who, &record).await
 }
 
 /// The frame of what is asked about one plan: its id, the body's fields, and every fault of them at once.
@@ -303,8 +303,8 @@ fn answered(app: &App, record: &PlanRecord) -> Response {
     responses((status = 200, description = "It ran", body = wire::Ran),
         (status = 202, description = "It is approved and will run", body = wire::Command),
         (status = 404, description = "No such plan", body = ProblemBody),
-        (status = 409, description = "Already decided, another digest, a stricter judgement, a profile that rules do not let it \
-            run with or that is another by now, or not run after all",
+        (status = 409, description = "Already decided, another digest, a stricter judgement, a binding that changed or lacks what \
+            rules demand, a profile that rules do not let it run with or that is another by now, or not run after all",
             body = ProblemBody)))]
 pub(crate) async fn approve(
     State(app): State<App>,
@@ -339,13 +339,15 @@ pub(crate) async fn approve(
 pub(crate) fn approval(fields: &mut Fields) -> Approval {
     let digest = fields.text("digest", 1, 80);
     let digest = fields.checked("digest", digest, |text| Digest::parse(&text));
+    let binding = fields.text("binding_digest", 1, 80);
+    let binding = fields.checked("binding_digest", binding, |text| Digest::parse(&text));
     let reason = fields.text("reason", 0, MAX_REASON);
     let profile = name(fields, "profile").map(ProfileName::new);
     let timeout = timeout(fields);
     let limits = limits(fields);
     let seen = fields.text("profile_sha256", 1, 80);
     let profile_sha256 = fields.checked("profile_sha256", seen, |text| Digest::parse(&text));
-    Approval { digest, reason, profile, profile_sha256, timeout, limits, idempotency: None }
+    Approval { digest, binding, reason, profile, profile_sha256, timeout, limits, idempotency: None }
 }
 
 fn limits(fields: &mut Fields) -> ResourceLimits {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use provara_domain::IdError;
+use provara_domain::{IdError, Measured};
 use provara_gateway::{
     ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
     WorkspaceError,
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::lax;
 use crate::openapi::words;
-use crate::wire::{DeniedBefore, Judgement};
+use crate::wire::{Binding, DeniedBefore, Judgement};
 
 /// One fault of a request, in FastAPI's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,6 +65,10 @@ pub(crate) struct ProblemBody<'a> {
     judgement: Option<Judgement<'a>>,
     /// With `cool_down`: what people answered to the same proposal.
     denied_before: Option<DeniedBefore<'a>>,
+    /// With `binding_changed`: what the plan binds now.
+    binding: Option<Binding<'a>>,
+    /// With `binding_changed`: what it bound before.
+    binding_shown: Option<Binding<'a>>,
     /// With conflicts: the state that was found.
     #[schema(schema_with = words::state, required = false)]
     state: Option<String>,
@@ -141,6 +145,16 @@ impl Problem {
         // As above: the words of `detail` say the same.
         match serde_json::to_value(DeniedBefore::from(denied)) {
             Ok(denied) => self.with("denied_before", denied),
+            Err(_) => self,
+        }
+    }
+
+    /// Tells what was measured, without the scripts' texts: those are the plan's to show.
+    fn measured(self, field: &'static str, known: Option<&Measured>) -> Self {
+        let Some(known) = known else { return self };
+        let digest = provara_gateway::binding_digest(known);
+        match serde_json::to_value(Binding::new(known, &digest, &[])) {
+            Ok(binding) => self.with(field, binding),
             Err(_) => self,
         }
     }
@@ -243,6 +257,11 @@ impl From<DecideError> for Problem {
             DecideError::JudgementChanged { record } => {
                 Self::caller(StatusCode::CONFLICT, "judgement_changed", text).judged(&record.judgement)
             }
+            DecideError::BindingChanged { shown, record } => {
+                Self::caller(StatusCode::CONFLICT, "binding_changed", text)
+                    .measured("binding", record.measured.as_ref())
+                    .measured("binding_shown", shown.as_deref())
+            }
             DecideError::PolicyDenied { record } => {
                 Self::caller(StatusCode::FORBIDDEN, "policy_denied", text).judged(&record.judgement)
             }
@@ -253,6 +272,7 @@ impl From<DecideError> for Problem {
             DecideError::ProfileMismatch { found, .. } => {
                 Self::caller(StatusCode::CONFLICT, "profile_mismatch", text).with("profile_sha256", found.as_str())
             }
+            DecideError::NotBound { .. } => Self::caller(StatusCode::CONFLICT, "binding_demanded", text),
             DecideError::ProfileRuled { .. } => Self::caller(StatusCode::CONFLICT, "profile_ruled", text),
             DecideError::NoReason { .. } => field("reason", "value_error", &text),
             DecideError::HigherLimit { what } => field(what, "value_error", &text),

@@ -53,6 +53,9 @@ pub(crate) struct ApproveRequest {
     /// The plan's digest as you saw it: with another one the answer is 409 and nothing runs.
     #[schema(schema_with = words::digest_or_null, required = false)]
     digest: Option<String>,
+    /// The binding's digest as you saw it: with another one the answer is 409 and nothing runs.
+    #[schema(schema_with = words::digest_or_null, required = false)]
+    binding_digest: Option<String>,
     /// For the record and the agent.
     #[schema(max_length = 1000)]
     reason: Option<String>,

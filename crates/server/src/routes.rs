@@ -42,16 +42,17 @@ pub struct ServerConfig {
     pub version: &'static str,
 }
 
-/// What every route gets.
-#[derive(Clone)]
-pub(crate) struct App {
+/// What every route gets: one thing to share, for every layer takes one for every request.
+pub(crate) type App = Arc<Shared>;
+
+pub(crate) struct Shared {
     pub(crate) gateway: Gateway,
-    pub(crate) config: Arc<ServerConfig>,
-    pub(crate) agents: Arc<Windows<IpAddr>>,
+    pub(crate) config: ServerConfig,
+    pub(crate) agents: Windows<IpAddr>,
     /// What agents ask policy has windows of its own: asking first must not use up the room to plan.
-    pub(crate) checks: Arc<Windows<IpAddr>>,
-    pub(crate) people: Arc<Windows<TokenId>>,
-    pub(crate) failures: Arc<Windows<IpAddr>>,
+    pub(crate) checks: Windows<IpAddr>,
+    pub(crate) people: Windows<TokenId>,
+    pub(crate) failures: Windows<IpAddr>,
     pub(crate) streams: Arc<Streams<TokenId>>,
     pub(crate) pending: Arc<Pages>,
     pub(crate) metrics: Arc<metrics::Edge>,
@@ -60,27 +61,26 @@ pub(crate) struct App {
 
 /// Returns the whole service.
 pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
-    let app = App {
-        agents: Arc::new(Windows::new(config.agents)),
-        checks: Arc::new(Windows::new(config.agents)),
-        people: Arc::new(Windows::new(config.people)),
-        failures: Arc::new(Windows::new(config.failures)),
+    let app = Arc::new(Shared {
+        agents: Windows::new(config.agents),
+        checks: Windows::new(config.agents),
+        people: Windows::new(config.people),
+        failures: Windows::new(config.failures),
         streams: Arc::new(Streams::new(MAX_STREAMS)),
         metrics: Arc::new(metrics::Edge::new()),
         pending: Arc::new(gateway.pages(plans::pending_rendering(&gateway))),
         started_at: gateway.now(),
         gateway,
-        config: Arc::new(config),
-    };
-    let (routes, mut document) = routes().split_for_parts();
-    openapi::complete(&mut document, app.config.version);
+        config,
+    });
+    let (routes, _) = routes().split_for_parts();
     routes
         .fallback(unknown)
-        .layer(Extension(openapi::Documents::of(&document)))
+        .layer(Extension(openapi::Documents::new(app.config.version)))
         .layer(from_fn(framework_errors))
         // `guard` has bounded the body already.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(app.clone(), guard))
+        .layer(from_fn_with_state(Arc::clone(&app), guard))
         .with_state(app)
 }
 
@@ -196,6 +196,7 @@ async fn policy(State(app): State<App>, _: Reader) -> Response {
         reason: &rule.reason,
         force_profile: rule.force_profile.as_ref().map(ProfileName::as_str),
         forbid_profiles: rule.forbid_profiles.iter().map(ProfileName::as_str).collect(),
+        demand_binding: rule.demands_binding(),
         examples: wire::Examples { matching: &rule.examples.matching, not_matching: &rule.examples.not_matching },
     });
     let rules = rules.collect();

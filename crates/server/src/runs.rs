@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use provara_domain::{RunId, Stream, TokenId};
+use provara_domain::{Principal, RunId, Stream, TokenId};
 use provara_gateway::{Gateway, PlanRecord, RunRecord};
 
 use crate::access::{Caller, Shown};
@@ -33,19 +33,34 @@ pub(crate) async fn texts(gateway: &Gateway, run: &RunRecord) -> Result<Texts, P
 }
 
 async fn text(gateway: &Gateway, run: &RunRecord, stream: Stream) -> Result<(String, bool), Problem> {
+    let written = match stream {
+        Stream::Stdout => run.stdout_bytes,
+        Stream::Stderr => run.stderr_bytes,
+    };
+    // A run without an outcome is counted nowhere and may have written all the same.
+    if run.outcome.is_some() && written == 0 {
+        return Ok((String::new(), false));
+    }
     let page = gateway.output(&run.id, stream, 0, IN_JSON).await?;
     let held = u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
     Ok((String::from_utf8_lossy(&page.bytes).into_owned(), page.total > held))
 }
 
 /// A plan with its run's output.
-pub(crate) async fn with_output(gateway: &Gateway, record: &PlanRecord) -> Result<Response, Problem> {
+pub(crate) async fn with_output(gateway: &Gateway, who: &Principal, record: &PlanRecord) -> Result<Response, Problem> {
     let texts = match &record.run {
         Some(run) => Some(texts(gateway, run).await?),
         None => None,
     };
-    let answer = wire::Command::with_output(record, gateway, texts).confined(gateway.confinement(record));
-    Ok(axum::Json(answer).into_response())
+    let command = wire::Command::with_output(record, gateway, texts).confined(gateway.confinement(record));
+    if !who.roles.reads_all() {
+        return Ok(axum::Json(command).into_response());
+    }
+    let scripts = gateway.script_texts(who, record).await?;
+    let digest = record.measured.as_ref().map(provara_gateway::binding_digest);
+    let known = record.measured.as_ref().zip(digest.as_ref());
+    let binding = known.map(|(measured, digest)| wire::Binding::new(measured, digest, &scripts));
+    Ok(axum::Json(command.bound(binding)).into_response())
 }
 
 /// Lists plans that have a run, newest run first.
@@ -70,7 +85,7 @@ pub(crate) async fn run(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let (record, _) = visible(&app, &who, &id).await?;
-    with_output(&app.gateway, &record).await
+    with_output(&app.gateway, &who, &record).await
 }
 
 /// Sends a run's output, less its secrets, a MiB at a time or as it comes.
@@ -107,7 +122,8 @@ pub(crate) async fn output(
     }
     if follows {
         let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
-        let following = Following { gateway: app.gateway, secret, run: id, stream, next, ended: false, _place: place };
+        let following =
+            Following { gateway: app.gateway.clone(), secret, run: id, stream, next, ended: false, _place: place };
         let first = stream::iter(Some(page.bytes).filter(|bytes| !bytes.is_empty()).map(Ok));
         let rest = stream::try_unfold(following, Following::more);
         return Ok(raw(Body::from_stream(first.chain(rest)), &headers));

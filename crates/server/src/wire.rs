@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    DecisionKind, DecisionMethod, EnvName, Limit, Limits, Note, PlanKind, Role, Severity, Shell, SpawnFailure, Status,
-    Verdict,
+    DecisionKind, DecisionMethod, Digest, EnvName, Limit, Limits, Measured, MeasuredScript, Note, PlanKind, Role,
+    ScriptContent, ScriptFound, ScriptText, ScriptUse, Severity, Shell, SpawnFailure, Status, Verdict,
 };
 use provara_gateway::{Explanation, Gateway, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
@@ -286,6 +286,101 @@ pub(crate) struct Decision<'a> {
     at: String,
 }
 
+/// A script that the command names.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Script<'a> {
+    /// Its path as the command names it, quotes resolved.
+    named: &'a str,
+    /// Where the command names it.
+    span: Span,
+    #[schema(schema_with = words::script_use)]
+    how: ScriptUse,
+    #[schema(schema_with = words::script_state)]
+    state: &'static str,
+    /// Its real path, links resolved; null unless bound.
+    #[schema(required)]
+    path: Option<&'a str>,
+    #[schema(schema_with = words::digest_or_null)]
+    sha256: Option<&'a str>,
+    /// In bytes; null unless bound.
+    #[schema(required)]
+    size: Option<u64>,
+    /// Whether it is text that can be shown; null unless bound.
+    #[schema(schema_with = words::script_content)]
+    content_kind: Option<ScriptContent>,
+    /// Its text, whole and as it was measured; null where it has none to show, and in errors.
+    #[schema(required)]
+    content: Option<&'a str>,
+    /// Why its bytes are not bound; null where they are.
+    #[schema(required)]
+    why: Option<&'a str>,
+}
+
+/// What the machine that will run it measured about a plan. A run differs from none of it, or does not begin. What the
+/// scripts read in their turn is not bound.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Binding<'a> {
+    /// SHA-256 of the binding's canonical form; send it with the approval as `binding_digest` to approve exactly this.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
+    runner: &'a str,
+    /// The working directory, `device:inode`; null where nothing could be measured.
+    #[schema(required)]
+    cwd_dev_ino: Option<&'a str>,
+    #[schema(schema_with = words::digest_or_null)]
+    shell_sha256: Option<&'a str>,
+    #[schema(schema_with = words::digest)]
+    profile_sha256: &'a str,
+    /// Every script that the command names, bound or not.
+    scripts: Vec<Script<'a>>,
+}
+
+impl<'a> Binding<'a> {
+    pub(crate) fn new(measured: &'a Measured, digest: &'a Digest, texts: &'a [ScriptText]) -> Self {
+        let binding = &measured.binding;
+        Self {
+            digest: digest.as_str(),
+            runner: binding.runner.as_str(),
+            cwd_dev_ino: binding.cwd_dev_ino.as_deref(),
+            shell_sha256: binding.shell_sha256.as_ref().map(Digest::as_str),
+            profile_sha256: binding.profile_sha256.as_str(),
+            scripts: measured.scripts.iter().map(|script| Script::new(script, texts)).collect(),
+        }
+    }
+}
+
+impl<'a> Script<'a> {
+    fn new(script: &'a MeasuredScript, texts: &'a [ScriptText]) -> Self {
+        let (named, span, how) = (script.named.as_str(), (&script.span).into(), script.how);
+        match &script.found {
+            ScriptFound::Bound { path, sha256, size, content } => Self {
+                named,
+                span,
+                how,
+                state: "bound",
+                path: Some(path),
+                sha256: Some(sha256.as_str()),
+                size: Some(*size),
+                content_kind: Some(*content),
+                content: texts.iter().find(|known| known.sha256 == *sha256).map(|known| known.text.as_str()),
+                why: None,
+            },
+            ScriptFound::Unbound { why } => Self {
+                named,
+                span,
+                how,
+                state: "unbound",
+                path: None,
+                sha256: None,
+                size: None,
+                content_kind: None,
+                content: None,
+                why: Some(why),
+            },
+        }
+    }
+}
+
 /// A plan with what became of it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Command<'a> {
@@ -306,6 +401,11 @@ pub(crate) struct Command<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     confinement: Option<PlanConfinement>,
+    /// What was measured; null where there was nothing to measure: it names no script, runs in the workspace itself, and no
+    /// rule demands more. There for people, where one plan is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Binding<'a>>, required = false)]
+    binding: Option<Option<Binding<'a>>>,
 }
 
 /// The profile that a plan runs with.
@@ -381,12 +481,18 @@ impl<'a> Command<'a> {
             decision,
             run: record.run.as_ref().map(|run| Run::new(run, texts)),
             confinement: None,
+            binding: None,
         }
     }
 
     /// The same, with what it runs with.
     pub(crate) fn confined(self, known: Option<provara_gateway::Confinement>) -> Self {
         Self { confinement: known.map(PlanConfinement::from), ..self }
+    }
+
+    /// The same with what was measured.
+    pub(crate) fn bound(self, binding: Option<Binding<'a>>) -> Self {
+        Self { binding: Some(binding), ..self }
     }
 }
 
@@ -677,6 +783,8 @@ pub(crate) struct Rule<'a> {
     pub(crate) force_profile: Option<&'a str>,
     /// What it matches runs with none of these.
     pub(crate) forbid_profiles: Vec<&'a str>,
+    /// What it matches is approved only where all that it names is bound.
+    pub(crate) demand_binding: bool,
     pub(crate) examples: Examples<'a>,
 }
 

@@ -7,13 +7,13 @@ use rusqlite::types::Value;
 
 use crate::denials;
 use crate::memory::Effect;
-use crate::plans::{guard, step};
+use crate::plans::{delete_texts, guard, step};
 use crate::sqlite::codec;
 use crate::store::Store;
 use crate::types::{Cause, PlanRecord, StoreError, TransitionError};
 
 impl Store {
-    /// Erases a settled plan's command, environment, input, note, reasons and output, in one commit with its event. What is
+    /// Erases a settled plan's command, environment, input, note, reasons, scripts and output, in one commit with its event. What is
     /// erased is overwritten in the database, not only unlinked.
     ///
     /// # Errors
@@ -30,12 +30,14 @@ impl Store {
                 ("dedupe", Value::Null),
                 // The reason that it leads to is another plan's, and speaks of this command too.
                 ("denied_before_plan", Value::Null),
+                ("measured", Value::Null),
                 ("judgement", codec::json("judgement", &rules_alone(&found.judgement))?.into()),
                 ("erased_at", cause.at.as_millis().into()),
             ];
             let erased = step(tx, &found, &set, EventBody::PlanErased { digest: found.digest.clone() }, cause)?;
             denials::forget(tx.conn, &found.plan)?;
             tx.effect(Effect::PlanErased);
+            delete_texts(tx.conn, &found.plan.id)?;
             if let Some(run) = &found.run {
                 let sql = "DELETE FROM outputs WHERE run = ?1";
                 tx.conn

@@ -200,6 +200,7 @@ impl Step {
             }
             EventBody::RunLost { .. } => Some(Self::Ended { outcome: "lost", ran_for: None }),
             EventBody::PlanQueued { .. }
+            | EventBody::PlanRemeasured { .. }
             | EventBody::PlanExpired
             | EventBody::PlanWithdrawn
             | EventBody::PlanCancelled

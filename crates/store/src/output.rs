@@ -15,6 +15,7 @@ use provara_audit::canonical;
 use provara_domain::{Digest, Name, RunId, Status, Stream};
 use provara_faults::{Place, reached};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::sqlite::codec::{count, signed};
@@ -23,7 +24,7 @@ use crate::types::{OutputPage, StoreError};
 
 const HEADER: u64 = 16;
 /// Kept output up to this size goes into the database.
-const INLINE: usize = 64 * 1024;
+const INLINE: u64 = 64 * 1024;
 
 impl Store {
     /// Returns what takes the output of a claimed run. One a run.
@@ -214,12 +215,20 @@ impl Spools {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Settled::nothing(stream)),
             Err(error) => return Err(error.into()),
         };
-        let head = spool.head_len();
-        let mut kept = spool.read(0, spool.half)?.1;
-        if spool.total > head {
-            kept.extend(spool.read(head, spool.half)?.1);
+        let small = spool.kept_len() <= INLINE;
+        let (mut kept, mut hasher, mut next) = (Vec::new(), Sha256::new(), 0);
+        // In pieces: what is kept may be many times what a server otherwise needs.
+        while next < spool.total {
+            let (at, bytes) = spool.read(next, INLINE)?;
+            hasher.update(&bytes);
+            next = at.saturating_add(len(&bytes));
+            if small {
+                kept.extend(bytes);
+            }
         }
-        Ok(Settled { stream, head, total: spool.total, sha256: canonical::sha256(&kept), kept })
+        let sha256 = Digest::from_sha256(hasher.finalize().into());
+        let kept = small.then_some(kept);
+        Ok(Settled { stream, head: spool.head_len(), total: spool.total, sha256, kept })
     }
 }
 
@@ -229,16 +238,17 @@ pub(crate) struct Settled {
     pub(crate) head: u64,
     pub(crate) total: u64,
     pub(crate) sha256: Digest,
-    pub(crate) kept: Vec<u8>,
+    /// What was kept of it, where that is little.
+    kept: Option<Vec<u8>>,
 }
 
 impl Settled {
     fn nothing(stream: Stream) -> Self {
-        Self { stream, head: 0, total: 0, sha256: canonical::sha256(&[]), kept: Vec::new() }
+        Self { stream, head: 0, total: 0, sha256: canonical::sha256(&[]), kept: Some(Vec::new()) }
     }
 
-    pub(crate) fn is_small(&self) -> bool {
-        self.kept.len() <= INLINE
+    const fn is_small(&self) -> bool {
+        self.kept.is_some()
     }
 }
 
@@ -249,16 +259,13 @@ pub(crate) fn inline(
     run: &RunId,
     streams: &[Settled; 2],
 ) -> Result<bool, StoreError> {
-    if !streams.iter().all(Settled::is_small) {
-        return Ok(false);
-    }
+    let [stdout, stderr] = streams;
+    let (Some(of_stdout), Some(of_stderr)) = (&stdout.kept, &stderr.kept) else { return Ok(false) };
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO outputs (project, run, stream, head, total, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    for it in streams {
-        let row =
-            params![project, run.as_str(), it.stream.as_str(), signed(it.head), signed(it.total), it.kept.as_slice()];
-        insert.execute(row)?;
+    for (it, kept) in [(stdout, of_stdout), (stderr, of_stderr)] {
+        insert.execute(params![project, run.as_str(), it.stream.as_str(), signed(it.head), signed(it.total), kept])?;
     }
     Ok(true)
 }
@@ -335,6 +342,10 @@ fn inlined_page(
     Ok(Some(OutputPage { offset: at, bytes: Bytes::copy_from_slice(bytes), gap, total, ended: true }))
 }
 
+fn len(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
 fn usize_of(value: u64) -> Option<usize> {
     usize::try_from(value).ok()
 }
@@ -396,6 +407,10 @@ impl Spool {
 
     fn head_len(&self) -> u64 {
         self.total.min(self.half)
+    }
+
+    fn kept_len(&self) -> u64 {
+        self.head_len() + (self.total - self.tail_start().min(self.total))
     }
 
     fn tail_start(&self) -> u64 {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use provara_domain::{
-    Claim, DecisionKind, EventBody, Judgement, Name, Outcome, PlanId, Ran, RunId, SpawnFailure, Status, Timeout,
-    Timestamp, Verdict,
+    Claim, DecisionKind, EventBody, Judgement, Measurement, Name, Outcome, PlanId, Ran, RunId, ScriptText,
+    SpawnFailure, Status, Timeout, Timestamp, Verdict,
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
@@ -90,6 +90,52 @@ impl Store {
             step(tx, &found, &[("judgement", judgement.into())], body, cause)
         })
         .await
+    }
+
+    /// Stores a new measurement of a plan that stays `pending`, with its texts in the place of the old ones.
+    ///
+    /// # Errors
+    /// When it is not pending, or the store fails.
+    pub async fn remeasure(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        measurement: Option<Measurement>,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, move |tx, found, cause| {
+            guard(&found, found.status == Status::Pending)?;
+            let measured = measurement.as_ref().map(|known| &known.measured);
+            let binding = measured.map(|measured| provara_audit::canonical::binding_digest(&measured.binding));
+            let stored = measured.map(|measured| codec::json("measured", measured)).transpose()?;
+            delete_texts(tx.conn, &found.plan.id)?;
+            insert_texts(tx.conn, &found.plan.id, measurement.as_ref())?;
+            step(tx, &found, &[("measured", stored.into())], EventBody::PlanRemeasured { binding }, cause)
+        })
+        .await
+    }
+
+    /// Returns the texts of a plan's bound scripts.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn script_texts(&self, project: &Name, id: &PlanId) -> Result<Vec<ScriptText>, StoreError> {
+        let (project, id) = (project.clone(), id.clone());
+        self.inner
+            .readers
+            .read(move |conn| {
+                let mut query = conn.prepare_cached(
+                    "SELECT sha256, content FROM scripts WHERE plan = ?1 \
+                     AND EXISTS (SELECT 1 FROM plans WHERE id = ?1 AND project = ?2)",
+                )?;
+                let mut rows = query.query(params![id.as_str(), project.as_str()])?;
+                let mut texts = Vec::new();
+                while let Some(row) = rows.next()? {
+                    texts.push(codec::script_text(row)?);
+                }
+                Ok(texts)
+            })
+            .await
     }
 
     /// Stores the one decision on a pending plan.
@@ -320,7 +366,9 @@ impl Store {
         self.inner
             .writer
             .write(move |tx| {
-                let running = ids(tx.conn, "SELECT id FROM plans WHERE status = 'running' ORDER BY seq", Vec::new())?;
+                let sql = "SELECT id FROM plans WHERE project IN (SELECT project FROM counts) AND status = 'running' \
+                     ORDER BY seq";
+                let running = ids(tx.conn, sql, Vec::new())?;
                 for (nth, id) in running.iter().enumerate() {
                     let found = by_key(tx.conn, "id", id.as_str())?.ok_or(StoreError::Corrupt { what: "plan" })?;
                     let cause = recovery_cause(&cause, nth);
@@ -364,14 +412,9 @@ impl Store {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<PlanRecord>, StoreError> {
-        let project = project.clone();
-        self.inner
-            .readers
-            .read(move |conn| {
-                let wanted = Range { which: "run_id IS NOT NULL", before, limit };
-                range(conn, &project, &owner, &wanted, codec::PLAN_COLUMNS, codec::plan_record)
-            })
-            .await
+        // What has a run stands in one of these, and leaves them never.
+        let statuses = vec![Status::Running, Status::Finished, Status::Lost];
+        self.plans(project, owner, PlanFilter { statuses, before, limit }).await
     }
 
     /// Changes a plan of `project` on somebody's behalf; another project's does not exist for them.
@@ -472,9 +515,10 @@ fn insert(
     };
     let mut statement = tx.conn.prepare_cached(
         "INSERT INTO plans (project, id, agent, target, status, revision, plan, stdin, digest, dedupe, note, judgement, \
-         queued_at, expires_at, origin, denied_before, denied_before_at, denied_before_plan) \
-         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+         queued_at, expires_at, origin, denied_before, denied_before_at, denied_before_plan, \
+         measured) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?;
+    let measured = new.measurement.as_ref().map(|known| &known.measured);
     statement.execute(params![
         plan.project.as_str(),
         plan.id.as_str(),
@@ -493,7 +537,9 @@ fn insert(
         denied.as_ref().map(|denied| denied.before.count),
         denied.as_ref().map(|denied| denied.before.last_at.as_millis()),
         denied.as_ref().map(|denied| denied.last.as_str()),
+        measured.map(|measured| codec::json("measured", measured)).transpose()?,
     ])?;
+    insert_texts(tx.conn, &plan.id, new.measurement.as_ref())?;
     let seq = codec::count(tx.conn.last_insert_rowid())?;
     tx.count_move(&plan.project, &plan.agent, None, Some(status));
     tx.effect(Effect::Counted(Step::Judged(judgement.verdict)));
@@ -504,6 +550,7 @@ fn insert(
         digest: new.digest.clone(),
         note: new.note.clone(),
         judgement: judgement.clone(),
+        measured: measured.cloned(),
         status,
         revision: 1,
         queued_at: cause.at,
@@ -515,6 +562,19 @@ fn insert(
         erased_at: None,
         denied_before: denied.map(|denied| denied.before),
     })
+}
+
+fn insert_texts(conn: &Connection, id: &PlanId, measurement: Option<&Measurement>) -> Result<(), StoreError> {
+    for script in measurement.iter().flat_map(|known| &known.texts) {
+        let sql = "INSERT INTO scripts (plan, sha256, content) VALUES (?1, ?2, ?3)";
+        conn.prepare_cached(sql)?.execute(params![id.as_str(), script.sha256.as_str(), script.text])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn delete_texts(conn: &Connection, id: &PlanId) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM scripts WHERE plan = ?1")?.execute([id.as_str()])?;
+    Ok(())
 }
 
 fn queued_body(new: &NewPlan, origin: Option<&PlanId>) -> EventBody {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use provara_domain::{
-    Actor, Decision, Digest, Enforced, Judgement, Name, Note, Outcome, Plan, PlanId, ProfileChange, Roles, RunId,
-    Status, Timeout, Timestamp, TokenId, Usage,
+    Actor, Decision, Digest, Enforced, Judgement, Measured, Measurement, Name, Note, Outcome, Plan, PlanId,
+    ProfileChange, Roles, RunId, Status, Timeout, Timestamp, TokenId, Usage,
 };
 
 /// Where the store lives and how much output it keeps.
@@ -146,6 +146,8 @@ pub struct NewPlan {
     pub note: Option<Note>,
     /// What policy says. `deny` stores the plan as `blocked`.
     pub judgement: Judgement,
+    /// What was measured about it, where that was possible.
+    pub measurement: Option<Measurement>,
     /// When it expires undecided.
     pub expires_at: Timestamp,
     /// How many pending plans its agent may have.
@@ -362,6 +364,8 @@ pub struct PlanRecord {
     pub note: Option<Note>,
     /// What policy said last.
     pub judgement: Judgement,
+    /// What was measured last, where that was possible.
+    pub measured: Option<Measured>,
     /// Where it stands.
     pub status: Status,
     /// How many events it has.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::served::{Served, start, until};
+
+/// As many as the server runs at once.
+const MAX_RUNS: usize = 32;
 
 /// Characters that a terminal obeys, hides or shows as another.
 const HIDDEN: &str = "\u{200b}\u{200d}\u{202e}\u{2066}\u{2028}\u{e000}\u{e0100}\u{e0041}\u{a0}\u{3000}\u{3164}\u{feff}\u{1b}[2K\r\u{9b}1A\u{7f}\u{8}";
@@ -237,6 +241,150 @@ fn attack_05_a_note_stands_apart_and_is_never_the_title() {
     }
     let long = json!({ "command": "ls", "note": "x".repeat(1001) });
     assert_eq!(server.by(&server.agent(), "POST", "/plan", &long).0, 422);
+}
+
+fn script(server: &Served, text: &str) -> PathBuf {
+    let path = server.root.path().join("workspace/deploy.sh");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn attack_06_a_script_that_is_rewritten_while_it_waits_is_shown_anew_and_decided_anew() {
+    let server = Served::new();
+    let operator = server.operator();
+    script(&server, "echo shown\u{202e}\n");
+    let id = server.plan("bash deploy.sh; cat notes");
+    let look = || server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1;
+    let seen = look();
+    let of = |plan: &Value| plan["binding"]["scripts"][0]["content"].clone();
+    assert_eq!(
+        (&of(&seen), seen["binding"]["scripts"].as_array().map(Vec::len)),
+        (&json!("echo shown\u{202e}\n"), Some(1))
+    );
+    let (_, agents) = server.by(&server.agent(), "GET", &format!("/commands/{id}"), &Value::Null);
+    assert!(agents.get("binding").is_none(), "an agent is told what the server read: {agents}");
+    let shown = both(&as_operator(&server, &["show", &id]));
+    assert_visible("show", &shown);
+    for part in [
+        "  | echo shown",
+        "script    interpreted, bound, 14 bytes, sha256:",
+        "    > deploy.sh",
+        "in their turn is not bound",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    script(&server, "echo other; touch done\n");
+    let approve = |body: &Value| server.by(&operator, "POST", &format!("/approve/{id}"), body);
+    let (status, refused) = approve(&Value::Null);
+    assert_eq!((status, &refused["code"]), (409, &json!("binding_changed")), "{refused}");
+    let digests = ["binding", "binding_shown"].map(|field| refused[field]["scripts"][0]["sha256"].clone());
+    assert!(digests.iter().all(Value::is_string) && digests.first() != digests.last(), "{refused}");
+    let now = look();
+    assert_eq!((&now["state"], of(&now)), (&json!("pending"), json!("echo other; touch done\n")));
+    // Somebody who still looks at the old text approves nothing.
+    let (status, refused) = approve(&json!({ "binding_digest": seen["binding"]["digest"] }));
+    assert_eq!((status, &refused["code"]), (409, &json!("binding_changed")), "{refused}");
+    assert!(!server.root.path().join("workspace/done").exists(), "it ran");
+    let (status, run) = approve(&json!({ "binding_digest": now["binding"]["digest"] }));
+    assert_eq!((status, &run["stdout"]), (200, &json!("other\n")), "{run}");
+    let (_, log) = server.by(&operator, "GET", "/audit?limit=100", &Value::Null);
+    assert!(log.to_string().contains("plan.remeasured"), "{log}");
+}
+
+#[test]
+fn attack_06_a_script_that_is_rewritten_after_the_approval_does_not_run_and_can_be_asked_again() {
+    let server = Served::new();
+    let operator = server.operator();
+    let gate = server.root.path().join("workspace/gate");
+    assert!(Command::new("mkfifo").args(["-m", "666"]).arg(&gate).status().unwrap().success());
+    let now = [("x-agent-token", operator.as_str()), ("prefer", "respond-async")];
+    let approve = |id: &str| server.ask("POST", &format!("/approve/{id}"), &now, "");
+    // As many as run at once, so that the next waits between its approval and its run.
+    let holders: Vec<String> = (0..MAX_RUNS).map(|_| server.plan("cat gate")).collect();
+    for id in &holders {
+        assert_eq!(approve(id).0, 202);
+    }
+    until("room for no more", || holders.iter().all(|id| state(&server, id) == "running"));
+    let path = script(&server, "echo approved\n");
+    let id = server.plan("bash deploy.sh");
+    assert_eq!(approve(&id).0, 202);
+    assert_eq!(state(&server, &id), "approved");
+    script(&server, "echo other\n");
+    drop(fs::File::options().write(true).open(&gate).unwrap());
+    until("the end", || state(&server, &id) == "finished");
+    let (_, plan) = server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null);
+    let message = format!(
+        "`{}` has other content; re-open the plan to have it measured and decided anew",
+        path.canonicalize().unwrap().display()
+    );
+    let expected = json!({ "kind": "spawn_failed", "failure": "changed", "message": message });
+    assert_eq!((&plan["run"]["outcome"], &plan["run"]["stdout"]), (&expected, &json!("")));
+    let (status, again) = server.by(&operator, "POST", &format!("/reopen/{id}"), &Value::Null);
+    assert_eq!(status, 200, "{again}");
+    let again = again["pending_id"].as_str().unwrap();
+    let (_, shown) = server.by(&operator, "GET", &format!("/commands/{again}"), &Value::Null);
+    assert_eq!(shown["binding"]["scripts"][0]["content"], "echo other\n");
+    let (_, run) = server.by(&operator, "POST", &format!("/approve/{again}"), &Value::Null);
+    assert_eq!(run["stdout"], "other\n", "{run}");
+}
+
+#[test]
+fn attack_08_a_working_directory_that_is_another_folder_is_decided_anew() {
+    let server = Served::new();
+    let at = |name: &str| server.root.path().join("workspace").join(name);
+    for name in ["work", "other"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let body = json!({ "command": "ls", "cwd": "work" });
+    let id = server.by(&server.agent(), "POST", "/plan", &body).1["pending_id"].as_str().unwrap().to_owned();
+    fs::rename(at("work"), at("away")).unwrap();
+    fs::rename(at("other"), at("work")).unwrap();
+    let (status, refused) = server.by(&server.operator(), "POST", &format!("/approve/{id}"), &Value::Null);
+    assert_eq!((status, &refused["code"]), (409, &json!("binding_changed")), "{refused}");
+    assert_ne!(refused["binding"]["cwd_dev_ino"], refused["binding_shown"]["cwd_dev_ino"]);
+}
+
+#[test]
+fn a_rule_demands_that_all_is_bound_and_nothing_else_is_measured() {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let rules = root.path().join("policies/projects");
+    fs::create_dir_all(&rules).unwrap();
+    let rule = "[[rule]]\nid = 'strict'\ncategory = 'c'\nseverity = 'low'\nverdict = 'ask'\nreason = 'r'\ndemand_binding = \
+                true\n[rule.match]\nprogram = ['bash', 'touch']\n[rule.examples]\nmatch = ['bash x']\nno_match = ['ls']\n";
+    fs::write(rules.join("own.toml"), rule).unwrap();
+    let (process, base) = start(root.path());
+    let server = Served { root, process, base };
+    let operator = server.operator();
+    let look = |id: &str| server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1;
+    let approve = |id: &str| server.by(&operator, "POST", &format!("/approve/{id}"), &Value::Null);
+    let bound = |run: &Value| run["enforced"]["mechanisms"].to_string().contains("binding_checked");
+    let plain = server.plan("ls");
+    assert_eq!(look(&plain)["binding"], Value::Null);
+    assert_eq!(approve(&plain).0, 200);
+    assert!(!bound(&look(&plain)["run"]), "{}", look(&plain)["run"]);
+    let touch = server.plan("touch x");
+    assert!(look(&touch)["binding"]["cwd_dev_ino"].is_string(), "{}", look(&touch)["binding"]);
+    assert_eq!(approve(&touch).0, 200);
+    assert!(bound(&look(&touch)["run"]), "{}", look(&touch)["run"]);
+    for (command, why) in [
+        ("bash deploy.sh", "`deploy.sh` is not: it is not there now"),
+        ("bash \"$WHAT\"", "is not: its name is known only at run time"),
+    ] {
+        let (status, refused) = approve(&server.plan(command));
+        assert_eq!((status, &refused["code"]), (409, &json!("binding_demanded")), "{refused}");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("the rules `strict` demand") && detail.contains(why), "{detail}");
+    }
+    script(&server, "echo deployed\n");
+    let (status, run) = approve(&server.plan("bash deploy.sh"));
+    assert_eq!((status, &run["stdout"]), (200, &json!("deployed\n")), "{run}");
+    let (_, policy) = server.by(&operator, "GET", "/policy", &Value::Null);
+    let own = policy["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == "strict").unwrap();
+    assert_eq!(own["demand_binding"], true);
 }
 
 #[test]

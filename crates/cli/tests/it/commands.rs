@@ -124,6 +124,8 @@ env
 stdin     12 bytes
   | one⟦U+001B⟧[2J
   | ⟦0xFF⟧two
+binding   DIGEST
+          working directory and shell are bound
 the agent says (its words; nobody checked them)
   | so that
   | policy    allow (info)

@@ -14,8 +14,15 @@ pub(super) fn scan(code: &str) -> Found {
     let mut texts: Vec<&str> = Vec::new();
     let mut runs = false;
     let mut iter = tokens.iter().peekable();
+    // Between slashes that begin where a value could, `|` and `>` are characters.
+    let mut pattern = false;
     while let Some(token) = iter.next() {
+        let value = matches!(before, Some(Token::Name(_) | Token::Text(_) | Token::Sign(')' | ']')));
+        if matches!(token, Token::Sign('/')) {
+            pattern = !pattern && !value;
+        }
         match token {
+            _ if pattern => {}
             Token::Text(text) => {
                 texts.push(text);
                 if text.starts_with("/inet") {
@@ -47,7 +54,10 @@ pub(super) fn scan(code: &str) -> Found {
     if runs {
         found.add(Effect::Code, "");
         texts.iter().for_each(|text| found.script(text));
-        texts.iter().filter(|text| text.starts_with('/') && !text.contains(' ')).for_each(|text| found.add(Effect::Read, text));
+        texts
+            .iter()
+            .filter(|text| text.starts_with('/') && !text.contains(' '))
+            .for_each(|text| found.add(Effect::Read, text));
         if texts.iter().any(|text| text.starts_with("/inet")) {
             found.add(Effect::Shell, "");
         }
@@ -61,7 +71,12 @@ mod tests {
 
     #[test]
     fn what_awk_runs_and_writes_is_found() {
-        for code in ["{print $1}", "NR>7 { sum += $9; } END { print sum; }", "/a|b/ || $1 > 3 {print ($2 > 1)}", "BEGIN{FS=\":\"} {print $NF}"] {
+        for code in [
+            "{print $1}",
+            "NR>7 { sum += $9; } END { print sum; }",
+            "/a|b/ || $1 > 3 {print ($2 > 1)}",
+            "BEGIN{FS=\":\"} {print $NF}",
+        ] {
             assert_eq!(scan(code), Found::default(), "{code}");
         }
         assert_eq!(scan("BEGIN{system(\"rm -rf /\")}").scripts, ["rm -rf /"]);

@@ -55,7 +55,9 @@ fn command<'c>(c: char, rest: &'c str, found: &mut Found) -> Option<&'c str> {
             found.add(if matches!(c, 'w' | 'W') { Effect::Write } else { Effect::Read }, file.trim());
             Some(next)
         }
-        'a' | 'i' | 'c' => Some(after.split_once('\n').filter(|(line, _)| !line.ends_with('\\')).map_or("", |(_, next)| next)),
+        'a' | 'i' | 'c' => {
+            Some(after.split_once('\n').filter(|(line, _)| !line.ends_with('\\')).map_or("", |(_, next)| next))
+        }
         'b' | 't' | 'T' | ':' => Some(after.trim_start_matches(|c: char| !matches!(c, ';' | '\n' | '}'))),
         'l' | 'q' | 'Q' | 'L' => Some(after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ')),
         '=' | 'd' | 'D' | 'g' | 'G' | 'h' | 'H' | 'n' | 'N' | 'p' | 'P' | 'x' | 'z' | 'F' => Some(after),
@@ -81,10 +83,28 @@ mod tests {
 
     #[test]
     fn what_sed_runs_and_writes_is_found() {
-        for code in ["s/a/b/", "1,20p", "s|a|b|g;s/c/d/2p", "/x/!d", "$!N;$!D", "/^$/d", "1~2d", ":a;N;$!ba;s/\\n/ /g", "y/abc/xyz/", "/a/,/b/{p;q}", "a text"] {
+        for code in [
+            "s/a/b/",
+            "1,20p",
+            "s|a|b|g;s/c/d/2p",
+            "/x/!d",
+            "$!N;$!D",
+            "/^$/d",
+            "1~2d",
+            ":a;N;$!ba;s/\\n/ /g",
+            "y/abc/xyz/",
+            "/a/,/b/{p;q}",
+            "a text",
+        ] {
             assert_eq!(scan(code), Found::default(), "{code}");
         }
-        for (code, effect, target) in [("w /etc/x", Effect::Write, "/etc/x"), ("s/a/b/w out", Effect::Write, "out"), ("r /etc/shadow", Effect::Read, "/etc/shadow"), ("1e id", Effect::Code, ""), ("s/a/id/e", Effect::Code, "")] {
+        for (code, effect, target) in [
+            ("w /etc/x", Effect::Write, "/etc/x"),
+            ("s/a/b/w out", Effect::Write, "out"),
+            ("r /etc/shadow", Effect::Read, "/etc/shadow"),
+            ("1e id", Effect::Code, ""),
+            ("s/a/id/e", Effect::Code, ""),
+        ] {
             assert_eq!(scan(code).does, [(effect, target.to_owned())], "{code}");
         }
     }

@@ -21,8 +21,13 @@ pub(super) fn tokens(code: &str, language: Language) -> Vec<Token<'_>> {
         let after = rest.get(c.len_utf8()..).unwrap_or("");
         rest = match c {
             '\'' | '"' => {
-                let triple = language == Language::Python && after.get(..2).is_some_and(|two| two.bytes().all(|b| char::from(b) == c));
-                let (text, after) = if triple { quoted(after.get(2..).unwrap_or(""), &c.to_string().repeat(3)) } else { quoted(after, &c.to_string()) };
+                let triple = language == Language::Python
+                    && after.get(..2).is_some_and(|two| two.bytes().all(|b| char::from(b) == c));
+                let (text, after) = if triple {
+                    quoted(after.get(2..).unwrap_or(""), &c.to_string().repeat(3))
+                } else {
+                    quoted(after, &c.to_string())
+                };
                 tokens.push(Token::Text(text));
                 after
             }
@@ -32,9 +37,15 @@ pub(super) fn tokens(code: &str, language: Language) -> Vec<Token<'_>> {
                 tokens.push(if language == Language::Node { Token::Text(text) } else { Token::Backtick(text) });
                 after
             }
-            '#' if !sigil && !matches!(language, Language::Node | Language::Lua | Language::Php) => after.split_once('\n').map_or("", |(_, next)| next),
-            '/' if after.starts_with('/') && matches!(language, Language::Node | Language::Php) => after.split_once('\n').map_or("", |(_, next)| next),
-            '-' if after.starts_with('-') && language == Language::Lua => after.split_once('\n').map_or("", |(_, next)| next),
+            '#' if !sigil && !matches!(language, Language::Node | Language::Lua | Language::Php) => {
+                after.split_once('\n').map_or("", |(_, next)| next)
+            }
+            '/' if after.starts_with('/') && matches!(language, Language::Node | Language::Php) => {
+                after.split_once('\n').map_or("", |(_, next)| next)
+            }
+            '-' if after.starts_with('-') && language == Language::Lua => {
+                after.split_once('\n').map_or("", |(_, next)| next)
+            }
             'q' | '%' if matches!(language, Language::Perl | Language::Ruby) => match other_quotes(rest, language) {
                 Some((token, after)) => {
                     tokens.push(token);
@@ -111,10 +122,15 @@ fn other_quotes(rest: &str, language: Language) -> Option<(Token<'_>, &str)> {
         let inner = rest.strip_prefix('%')?;
         inner.split_at(inner.find(|c: char| !c.is_ascii_alphabetic())?)
     };
-    if !matches!(kind, "q" | "qq" | "qx" | "qw" | "x" | "Q" | "w") || (language == Language::Perl && matches!(kind, "x" | "Q" | "w")) {
+    if !matches!(kind, "q" | "qq" | "qx" | "qw" | "x" | "Q" | "w")
+        || (language == Language::Perl && matches!(kind, "x" | "Q" | "w"))
+    {
         return None;
     }
-    let open = after.chars().next().filter(|c| !c.is_alphanumeric() && !c.is_whitespace() && !matches!(c, ',' | ';' | '=' | ')'))?;
+    let open = after
+        .chars()
+        .next()
+        .filter(|c| !c.is_alphanumeric() && !c.is_whitespace() && !matches!(c, ',' | ';' | '=' | ')'))?;
     let close = match open {
         '(' => ')',
         '{' => '}',

@@ -38,6 +38,8 @@ pub(crate) enum Inner {
     Command { words: Vec<Word>, fill: Vec<Word> },
     /// Code that stands in the text.
     Code { code: Word, language: Language, args: Vec<Word> },
+    /// A module of a language, and what it is given.
+    Module { words: Vec<Word>, language: Language },
     /// A file.
     File { path: Word, language: Option<Language>, args: Vec<Word> },
 }
@@ -57,6 +59,7 @@ pub(crate) fn apply<'k>(program: &'k Program, args: &[Word], own: Span, scopes: 
         given: Vec::new(),
         values: Vec::new(),
         operands: Vec::new(),
+        names: Vec::new(),
         rest: None,
         usage: Use::default(),
     };
@@ -71,10 +74,15 @@ struct Reading<'k> {
     given: Vec<(&'k Opt, Span)>,
     values: Vec<(Role, Word)>,
     operands: Vec<Word>,
+    /// Patterns of the names of files that are looked for.
+    names: Vec<Word>,
     /// What stands from a command on.
     rest: Option<(Role, Vec<Word>)>,
     usage: Use<'k>,
 }
+
+/// Options whose value is a pattern of the names of what is found, for which `{}` then stands.
+const LOOKS_FOR: &[&str] = &["-name", "-iname", "-path", "-ipath", "-wholename"];
 
 enum Taken {
     /// All of the word is read.
@@ -94,7 +102,7 @@ impl<'k> Reading<'k> {
                 ended = true;
                 continue;
             }
-            if at == 1 && program.dashless && !text.starts_with('-') && word.certainty != Certainty::Unknown {
+            if at == 1 && program.dashless && !text.starts_with('-') && word.certainty < Certainty::Unset {
                 let dashed = Word { text: format!("-{text}"), ..word.clone() };
                 if let Taken::Next(role) = self.option(&dashed) {
                     self.value(role, args, &mut at);
@@ -131,7 +139,20 @@ impl<'k> Reading<'k> {
             self.usage.inner.push(Inner::Command { words, fill: Vec::new() });
             return;
         }
+        if let Role::Module(Some(language)) = role {
+            let words = args.get(*at..).unwrap_or(&[]).to_vec();
+            *at = args.len();
+            self.usage.inner.push(Inner::Module { words, language });
+            return;
+        }
         if let Some(value) = args.get(*at) {
+            if self
+                .given
+                .last()
+                .is_some_and(|(option, _)| option.spellings.iter().any(|name| LOOKS_FOR.contains(&name.as_str())))
+            {
+                self.names.push(value.clone());
+            }
             self.values.push((role, value.clone()));
             *at += 1;
         }
@@ -248,7 +269,7 @@ impl<'k> Reading<'k> {
         let known = named(&|name| same(name, &word.text, self.style))
             .or_else(|| named(&|name| name.contains('*') && pattern::matches(name, &word.text)));
         match known {
-            Some(sub) if word.certainty != Certainty::Unknown => {
+            Some(sub) if word.certainty < Certainty::Unset => {
                 self.chain.push(&sub.grammar);
                 true
             }
@@ -328,7 +349,9 @@ impl<'k> Reading<'k> {
         usage.stdin = chain.last().map_or(Stdin::Data, |grammar| grammar.stdin);
         let scripted = |role: &Role| matches!(role, Role::Run(_) | Role::Code(_));
         let is_read = matches!(usage.stdin, Stdin::Script(_))
-            && (assigned.iter().any(|(role, _)| scripted(role)) || self.values.iter().any(|(role, _)| scripted(role)));
+            && (usage.inner.iter().any(|inner| matches!(inner, Inner::Module { .. }))
+                || assigned.iter().any(|(role, _)| scripted(role))
+                || self.values.iter().any(|(role, _)| scripted(role)));
         if is_read {
             usage.stdin = Stdin::Data;
         }
@@ -337,7 +360,11 @@ impl<'k> Reading<'k> {
             options.clone().any(|option| !option.does.is_empty() || option.takes.is_some_and(is_grave))
                 || chain.iter().flat_map(|grammar| &grammar.forms).any(|form| !form.does.is_empty())
         };
-        let loose = args.iter().find(|word| word.certainty == Certainty::Unknown && word.text.starts_with(['$', '`']));
+        let may_be_option = |word: &&Word| {
+            let filled = word.certainty == Certainty::Unknown && word.text.starts_with(['$', '`']);
+            filled || (word.glob && word.text.starts_with(['*', '?', '[', '-']))
+        };
+        let loose = args.iter().find(may_be_option);
         usage.open = loose.filter(|_| dangerous()).map(|word| word.span.into());
         let away = assigned.iter().any(|(role, word)| *role == Role::Destination && is_remote(&word.text));
         let fill: Vec<Word> = assigned
@@ -345,6 +372,16 @@ impl<'k> Reading<'k> {
             .filter(|(role, _)| matches!(role, Role::Read | Role::Delete | Role::Write))
             .map(|(_, word)| (*word).clone())
             .collect();
+        let found = |root: &Word| {
+            let root = root.clone();
+            self.names.iter().map(move |name| {
+                let text =
+                    format!("{}/{}", root.text.trim_end_matches('/'), name.text.rsplit('/').next().unwrap_or(""));
+                Word { text, glob: true, ..root.clone() }
+            })
+        };
+        let named: Vec<Word> = fill.iter().take(2).flat_map(found).take(4).collect();
+        let fill: Vec<Word> = named.into_iter().chain(fill.iter().cloned()).collect();
         for inner in &mut usage.inner {
             if let Inner::Command { fill: empty, .. } = inner {
                 empty.clone_from(&fill);
@@ -358,8 +395,15 @@ impl<'k> Reading<'k> {
             let after: Vec<Word> = assigned.iter().skip(index + 1).map(|(_, word)| (*word).clone()).collect();
             adding.add(*role, word, if scripted(role) { &after } else { &[] });
         }
-        if let Some((role, words)) = self.rest {
-            adding.rest(role, words);
+        match self.rest {
+            Some((role, words)) => adding.rest(role, words),
+            None => {
+                let alone = chain.last().map(|grammar| grammar.alone.as_slice()).filter(|_| !only).unwrap_or(&[]);
+                let missing = roles.iter().any(|operand| operand.role == Role::Command) || self.operands.is_empty();
+                let of =
+                    |effect: &Effect| Fact { effect: *effect, scope: Scope::Nowhere, target: String::new(), span: own };
+                usage.facts.extend(alone.iter().filter(|_| missing && usage.inner.is_empty()).map(of));
+            }
         }
         usage
     }
@@ -419,7 +463,10 @@ impl Adding<'_, '_, '_> {
             Role::Destination if is_remote(&word.text) => self.fact(Effect::Network, host_scope(&word.text), word),
             Role::Destination => self.path(Effect::Write, word),
             Role::Folder => self.usage.folder = Some(word.clone()),
-            Role::Module => self.fact(Effect::Execute, Scope::Unknown, word),
+            Role::Module(Some(language)) => {
+                self.usage.inner.push(Inner::Module { words: vec![word.clone()], language })
+            }
+            Role::Module(None) => self.fact(Effect::Execute, Scope::Unknown, word),
         }
     }
 

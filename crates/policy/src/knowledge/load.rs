@@ -62,6 +62,7 @@ struct RawProgram {
     examples: RawExamples,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -78,6 +79,7 @@ struct RawSub {
     names: Vec<String>,
     about: String,
     does: Vec<String>,
+    alone: Vec<String>,
     operands: Vec<String>,
     options: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
@@ -195,6 +197,7 @@ impl Loading {
             names: Vec::new(),
             about: raw.about,
             does: raw.does,
+            alone: raw.alone,
             operands: raw.operands,
             options: raw.options,
             flags: raw.flags,
@@ -258,6 +261,7 @@ impl Loading {
         Grammar {
             about: raw.about,
             does: self.effects(&raw.does),
+            alone: self.effects(&raw.alone),
             operands: self.operands(&raw.operands),
             options,
             forms,
@@ -357,7 +361,7 @@ impl Loading {
             ("source", None) => Role::Source,
             ("destination", None) => Role::Destination,
             ("folder", None) => Role::Folder,
-            ("module", None) => Role::Module,
+            ("module", language) => Role::Module(language),
             _ => {
                 self.fault(unknown("role", word, ROLES));
                 Role::Data
@@ -366,26 +370,11 @@ impl Loading {
     }
 
     fn language(&mut self, word: &str) -> Language {
-        match word {
-            "sh" => Language::Sh,
-            "python" => Language::Python,
-            "perl" => Language::Perl,
-            "ruby" => Language::Ruby,
-            "node" => Language::Node,
-            "php" => Language::Php,
-            "awk" => Language::Awk,
-            "lua" => Language::Lua,
-            "sed" => Language::Sed,
-            "make" => Language::Make,
-            "sql" => Language::Sql,
-            "pwsh" => Language::Pwsh,
-            "cmd" => Language::Cmd,
-            "other" => Language::Other,
-            _ => {
-                self.fault(unknown("language", word, LANGUAGES));
-                Language::Other
-            }
-        }
+        let known = Language::ALL.into_iter().find(|language| language.as_str() == word);
+        known.unwrap_or_else(|| {
+            self.fault(unknown("language", word, &Language::ALL.map(Language::as_str)));
+            Language::Other
+        })
     }
 }
 
@@ -408,9 +397,6 @@ const ROLES: &[&str] = &[
     "folder",
     "module",
 ];
-const LANGUAGES: &[&str] =
-    &["sh", "python", "perl", "ruby", "node", "php", "awk", "lua", "sed", "make", "sql", "pwsh", "cmd", "other"];
-
 fn spellings(key: &str) -> Vec<String> {
     key.split(',').map(|spelling| spelling.trim().to_owned()).filter(|spelling| !spelling.is_empty()).collect()
 }

@@ -61,12 +61,16 @@ fn command(simple: &Simple, reading: &mut Reading) {
 }
 
 fn redirection(to: &crate::shell::Redirect) -> Redirection {
-    Redirection { operator: to.operator.clone(), target: to.target.written() }
+    let certainty = if to.target.literal().is_some() { Certainty::Sure } else { Certainty::Unknown };
+    Redirection { operator: to.operator.clone(), target: to.target.written(), certainty }
 }
 
 fn word(text: &Text) -> Word {
     let certainty = if text.literal().is_some() { Certainty::Sure } else { Certainty::Unknown };
-    let glob = text.parts.iter().any(|part| matches!(part, Part::Plain { text, quoted: false } if text.contains(['*', '?', '['])));
+    let glob = text
+        .parts
+        .iter()
+        .any(|part| matches!(part, Part::Plain { text, quoted: false } if text.contains(['*', '?', '['])));
     Word { text: text.written(), glob, certainty, span: text.span }
 }
 

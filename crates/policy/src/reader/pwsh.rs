@@ -200,5 +200,9 @@ fn redirection(cursor: &mut Cursor<'_>, builder: &mut Builder<'_>, depth: u32) {
     }
     let target = word(cursor, builder, depth).text;
     builder.begin(start, cursor.here());
-    builder.current.redirections.push(Redirection { operator: operator.to_owned(), target });
+    builder.current.redirections.push(Redirection {
+        operator: operator.to_owned(),
+        target,
+        certainty: Certainty::Sure,
+    });
 }

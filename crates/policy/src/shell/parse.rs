@@ -9,8 +9,8 @@ use super::{Assignment, Group, Kind, MAX_DEPTH, Node, Part, Redirect, Script, Si
 
 /// Words that begin or go on with a compound command where a command's name could stand.
 const RESERVED: &[&str] = &[
-    "if", "then", "elif", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "select", "function", "time",
-    "coproc", "!", "{", "}", "[[",
+    "if", "then", "elif", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "select", "function",
+    "time", "coproc", "!", "{", "}", "[[",
 ];
 const NOT_EVERYWHERE: &str = "means one thing in bash and another in other shells";
 
@@ -31,6 +31,8 @@ pub(super) struct Parser<'t> {
     pub(super) shell: Shell,
     pub(super) depth: u32,
     pub(super) script: Script,
+    /// Whether the word that is read has a dollar that begins nothing.
+    pub(super) lone_dollar: bool,
     /// Here-documents whose bodies begin at the next line.
     pending: Vec<Pending>,
 }
@@ -44,11 +46,27 @@ struct Pending {
 
 impl<'t> Parser<'t> {
     pub(super) fn new(text: &'t str, base: usize, shell: Shell, depth: u32) -> Self {
-        Self { text, at: 0, base, whole: None, shell, depth, script: Script::default(), pending: Vec::new() }
+        Self {
+            text,
+            at: 0,
+            base,
+            whole: None,
+            shell,
+            depth,
+            script: Script::default(),
+            lone_dollar: false,
+            pending: Vec::new(),
+        }
     }
 
     /// Reads `text`, which stands somewhere within this, by `work`.
-    pub(super) fn within<T>(&mut self, text: &str, base: Option<usize>, span: Span0, work: impl FnOnce(&mut Parser<'_>) -> T) -> T {
+    pub(super) fn within<T>(
+        &mut self,
+        text: &str,
+        base: Option<usize>,
+        span: Span0,
+        work: impl FnOnce(&mut Parser<'_>) -> T,
+    ) -> T {
         let mut inner = Parser::new(text, base.unwrap_or(0), self.shell, self.depth + 1);
         inner.whole = self.whole.or_else(|| base.is_none().then_some(span));
         if inner.depth > MAX_DEPTH {
@@ -498,9 +516,9 @@ impl<'t> Parser<'t> {
     }
 
     fn word_is(&self, word: &str) -> bool {
-        self.rest().strip_prefix(word).is_some_and(|after| {
-            after.chars().next().is_none_or(|c| c.is_whitespace() || ";&|()<>".contains(c))
-        })
+        self.rest()
+            .strip_prefix(word)
+            .is_some_and(|after| after.chars().next().is_none_or(|c| c.is_whitespace() || ";&|()<>".contains(c)))
     }
 
     fn simple(&mut self) -> Option<Node> {
@@ -560,9 +578,11 @@ impl<'t> Parser<'t> {
             self.opaque(before, "does not belong here, so the shell may read it otherwise");
             return;
         }
-        let declares = simple.words.first().and_then(Text::literal).is_some_and(|name| {
-            matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset")
-        });
+        let declares = simple
+            .words
+            .first()
+            .and_then(Text::literal)
+            .is_some_and(|name| matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset"));
         if simple.words.is_empty() || declares {
             if let Some(assignment) = self.assignment(&word) {
                 if declares {

@@ -6,8 +6,13 @@ use crate::reader::{Certainty, Command};
 pub(crate) const MAX_OUTPUT: usize = 1 << 16;
 
 /// Returns what `command` prints, given what it reads; none where that is not known.
-pub(crate) fn output(command: &Command, input: Option<&str>, file: impl Fn(&str) -> Option<String>) -> Option<String> {
-    if command.args.iter().any(|word| word.certainty == Certainty::Unknown || word.glob) {
+pub(crate) fn output(
+    command: &Command,
+    input: Option<&str>,
+    cwd: Option<&str>,
+    file: &dyn Fn(&str) -> Option<String>,
+) -> Option<String> {
+    if command.args.iter().any(|word| word.certainty >= Certainty::Unset || word.glob) {
         return None;
     }
     let args: Vec<&str> = command.args.iter().map(|word| word.text.as_str()).collect();
@@ -22,24 +27,36 @@ pub(crate) fn output(command: &Command, input: Option<&str>, file: impl Fn(&str)
     let made = match name {
         "echo" => Some(echo(&args)),
         "printf" => printf(&args),
+        "pwd" if args.is_empty() => cwd.map(|cwd| format!("{cwd}\n")),
         "true" | ":" | "sleep" | "wait" => Some(String::new()),
         "cat" | "tac" | "tee" if args.iter().all(|arg| !arg.starts_with("--")) => {
             let text = if name == "tee" { input.map(str::to_owned) } else { read(&operands()) }?;
             Some(if name == "tac" { text.lines().rev().map(|line| format!("{line}\n")).collect() } else { text })
         }
         "base64" | "base32" | "gbase64" => {
-            let decodes = args.iter().any(|arg| matches!(*arg, "-d" | "-D" | "--decode" | "-di" | "-id") || (arg.len() > 3 && "--decode".starts_with(arg)));
+            let decodes = args.iter().any(|arg| {
+                matches!(*arg, "-d" | "-D" | "--decode" | "-di" | "-id")
+                    || (arg.len() > 3 && "--decode".starts_with(arg))
+            });
             let text = read(&operands())?;
             if decodes { decode(&text, name) } else { None }
         }
-        "openssl" if args.contains(&"-d") && args.iter().any(|arg| arg.contains("base64") || *arg == "-a" || *arg == "-A") => {
+        "openssl"
+            if args.contains(&"-d")
+                && args.iter().any(|arg| arg.contains("base64") || *arg == "-a" || *arg == "-A") =>
+        {
             decode(input?, "base64")
         }
-        "xxd" if args.iter().any(|arg| arg.starts_with("-r") || *arg == "-p" || *arg == "-ps") && args.iter().any(|arg| arg.contains('r')) => {
+        "xxd"
+            if args.iter().any(|arg| arg.starts_with("-r") || *arg == "-p" || *arg == "-ps")
+                && args.iter().any(|arg| arg.contains('r')) =>
+        {
             let text = read(&operands())?;
             hex(&text)
         }
-        "rev" => Some(read(&operands())?.lines().map(|line| line.chars().rev().chain(['\n']).collect::<String>()).collect()),
+        "rev" => {
+            Some(read(&operands())?.lines().map(|line| line.chars().rev().chain(['\n']).collect::<String>()).collect())
+        }
         "tr" => tr(&args, input?),
         "basename" => {
             let path = args.first()?.trim_end_matches('/');
@@ -51,7 +68,7 @@ pub(crate) fn output(command: &Command, input: Option<&str>, file: impl Fn(&str)
         "command" | "builtin" | "exec" | "env" | "nohup" => {
             let (program, rest) = command.args.split_first()?;
             let inner = Command { program: program.text.clone(), args: rest.to_vec(), ..Command::default() };
-            return output(&inner, input, file);
+            return output(&inner, input, cwd, file);
         }
         "head" | "tail" if args.is_empty() => input.map(str::to_owned).filter(|text| text.lines().count() <= 10),
         "sed" | "gsed" if args.len() == 1 => substitute(args.first()?, input?),
@@ -64,7 +81,9 @@ fn echo(args: &[&str]) -> String {
     let (mut newline, mut escapes) = (true, false);
     let mut rest = args;
     while let Some((first, after)) = rest.split_first() {
-        let letters = first.strip_prefix('-').filter(|letters| !letters.is_empty() && letters.bytes().all(|b| b"neE".contains(&b)));
+        let letters = first
+            .strip_prefix('-')
+            .filter(|letters| !letters.is_empty() && letters.bytes().all(|b| b"neE".contains(&b)));
         let Some(letters) = letters else { break };
         newline &= !letters.contains('n');
         escapes |= letters.contains('e');
@@ -199,8 +218,10 @@ pub(crate) fn decode(text: &str, name: &str) -> Option<String> {
 pub(crate) fn hex(text: &str) -> Option<String> {
     let digits: Option<Vec<u32>> =
         text.replace("\\x", "").chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16)).collect();
-    let bytes: Option<Vec<u8>> =
-        digits?.chunks(2).map(|pair| u8::try_from(pair.iter().fold(0, |value, digit| value * 16 + digit)).ok()).collect();
+    let bytes: Option<Vec<u8>> = digits?
+        .chunks(2)
+        .map(|pair| u8::try_from(pair.iter().fold(0, |value, digit| value * 16 + digit)).ok())
+        .collect();
     String::from_utf8(bytes?).ok()
 }
 
@@ -223,7 +244,11 @@ fn tr(args: &[&str], input: &str) -> Option<String> {
 }
 
 fn members(set: &str) -> Vec<char> {
-    let set = set.replace("[:upper:]", "A-Z").replace("[:lower:]", "a-z").replace("[:digit:]", "0-9").replace("[:space:]", " \t\n\r");
+    let set = set
+        .replace("[:upper:]", "A-Z")
+        .replace("[:lower:]", "a-z")
+        .replace("[:digit:]", "0-9")
+        .replace("[:space:]", " \t\n\r");
     let chars: Vec<char> = unescape(&set, false).0.chars().collect();
     let mut all = Vec::new();
     let mut at = 0;

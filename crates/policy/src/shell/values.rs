@@ -84,6 +84,11 @@ impl Values {
         self.files.get(path).map(String::as_str)
     }
 
+    /// Whether the text wrote files of which it is known what they hold.
+    pub(crate) fn wrote(&self) -> bool {
+        self.files.values().any(|text| !text.is_empty())
+    }
+
     pub(crate) fn write(&mut self, path: &str, text: &str, appends: bool) {
         self.kept += text.len();
         if self.kept > MAX_KEPT {

@@ -22,7 +22,13 @@ impl Parser<'_> {
     /// Takes the word that stands here.
     pub(super) fn word(&mut self) -> Text {
         let start = self.at;
+        let dollars = std::mem::take(&mut self.lone_dollar);
         let parts = self.parts(End::Word);
+        // Bash does not split the value in `$(echo a b)$`, as if the last dollar quoted it.
+        if self.lone_dollar && parts.iter().any(|part| !matches!(part, Part::Plain { .. })) {
+            self.opaque(start, "ends in a dollar, which bash itself reads in a way of its own");
+        }
+        self.lone_dollar = dollars;
         Text { parts, span: self.span(start) }
     }
 
@@ -158,7 +164,10 @@ impl Parser<'_> {
             }
             Some(c) if c.is_ascii_digit() || "?!$#@*-".contains(c) => self.variable(parts, 1, quoted, start),
             // A dollar before anything else stands for itself.
-            _ => plain(parts, '$', quoted),
+            _ => {
+                self.lone_dollar = true;
+                plain(parts, '$', quoted);
+            }
         }
     }
 
@@ -288,7 +297,8 @@ impl Parser<'_> {
             // An index is counted, and counting can run commands.
             let index = self.quoted_parts(&[']']);
             self.eat("]");
-            let plain = matches!(index.as_slice(), [Part::Plain { text, .. }] if text == "@" || text == "*" || text == "0");
+            let plain =
+                matches!(index.as_slice(), [Part::Plain { text, .. }] if text == "@" || text == "*" || text == "0");
             if !plain {
                 change = Change::Other(index);
             }
@@ -443,7 +453,11 @@ impl Parser<'_> {
                 (None, b'}') => {
                     depth -= 1;
                     if depth == 0 {
-                        return if comma { Some(Braces::List) } else { sequence(rest.get(1..at)?).map(Braces::Sequence) };
+                        return if comma {
+                            Some(Braces::List)
+                        } else {
+                            sequence(rest.get(1..at)?).map(Braces::Sequence)
+                        };
                     }
                 }
                 _ => {}

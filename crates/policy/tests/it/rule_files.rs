@@ -40,7 +40,7 @@ fn every_fault_is_told_with_its_rule_and_how_to_mend_it() {
         rule("bad_example", "[rule.match]\nprogram = ['y']"),
         rule("wrapper", NAMES_X),
         rule("Evil \u{202e}", NAMES_X),
-        rule("git_read", NAMES_X),
+        rule("executes", NAMES_X),
     ]
     .concat();
     assert_eq!(
@@ -49,11 +49,11 @@ fn every_fault_is_told_with_its_rule_and_how_to_mend_it() {
             "p.toml: rule `taken`: its id is taken by an earlier rule; give it another id",
             "p.toml: rule `unknown_field`: unknown field `bogus",
             "p.toml: rule `unknown_fact`: unknown field `programm",
-            "p.toml: rule `empty_match`: its match names nothing; give `raw`, `program`, `args_any`, `args_all` or `redirect`",
+            "p.toml: rule `empty_match`: its match names nothing; give `raw`, `effect`, `program`, `args_any`, `args_all` or `redirect`",
             "p.toml: rule `two_kinds`: its match has `raw` and facts; make two rules of it",
             "p.toml: rule `wrapper`: its id is one of the engine's own; give it another id",
             "p.toml: rule `Evil \u{fffd}`: its id or category is not made of 1 to 64 of `a-z`, `0-9` and `_`; name it so",
-            "p.toml: rule `git_read`: its id is taken by an earlier rule; give it another id",
+            "p.toml: rule `executes`: its id is taken by an earlier rule; give it another id",
             "p.toml: rule `bad_example`: does not match its example `x`; correct the match or the example",
             "p.toml: rule `bad_example`: matches its counter-example `y`; correct the match or the example",
         ],
@@ -65,7 +65,9 @@ fn every_fault_is_told_with_its_rule_and_how_to_mend_it() {
 #[test]
 fn a_rule_without_what_it_needs_is_refused() {
     let allow_raw = rule("a", "[rule.match]\nraw = 'x'").replace("'ask'", "'allow'");
-    assert!(refused(&allow_raw).contains("an allow rule must name its programs; match by `program`"));
+    assert!(
+        refused(&allow_raw).contains("an allow rule must name its programs or effects; match by `program` or `effect`")
+    );
     let no_examples = rule("a", NAMES_X).replace("['x']\nno_match = ['y']", "[]\nno_match = []");
     assert!(refused(&no_examples).contains("it lacks examples; give at least one `match` and one `no_match`"));
     for (what, reason) in [("empty", " "), ("hidden", "a\u{200b}b"), ("long", &*"a".repeat(501))] {
@@ -150,6 +152,11 @@ fn rules_say_which_profiles_a_command_runs_with() {
         policy.demands(&crate::judge(&policy, "ls", provara_domain::Shell::Bash)),
         provara_policy::Demands::default()
     );
+    let bound = rule("bound", "demand_binding = true\n[rule.match]\nprogram = ['x']");
+    let bound = load(&bound).unwrap();
+    let demands = bound.demands(&crate::judge(&bound, "ls; sudo x", provara_domain::Shell::Bash));
+    assert_eq!((demands.binding, demands.rules), (vec!["bound".to_owned()], vec![]));
+    assert_eq!(bound.demands(&crate::judge(&bound, "ls", provara_domain::Shell::Bash)).binding, Vec::<String>::new());
     let named: Vec<(&str, String)> = policy.named_profiles().map(|(rule, name)| (rule, name.to_string())).collect();
     assert_eq!(named.len(), 4);
     assert_eq!(named.first(), Some(&("forces", "read-only".to_owned())));

@@ -8,6 +8,7 @@
     reason = "tests fail loudly, and a skip says why"
 )]
 
+mod binding;
 mod calls;
 mod children;
 mod confinement;

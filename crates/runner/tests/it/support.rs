@@ -9,12 +9,12 @@ use std::process::Command;
 
 pub(crate) use std::time::{Duration, Instant};
 
-pub(crate) use provara_domain::{Claim, Outcome, Plan, Ran, Shell, SpawnFailure, Stream, Timestamp};
+pub(crate) use provara_domain::{Binding, Claim, Outcome, Plan, Ran, Shell, SpawnFailure, Stream, Timestamp};
 use provara_domain::{
     CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, ResourceLimits, RunId, Timeout, WorkingDir,
 };
 pub(crate) use provara_runner::RunLimits;
-pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, control};
+pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, Site, control};
 use provara_runner::{HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
 
@@ -266,6 +266,10 @@ impl World {
     }
 
     pub(crate) async fn try_run(&self, claim: Claim, workspace: &str, control: RunControl) -> Result<Done, Lost> {
+        self.run_at(claim, &site(workspace), control).await
+    }
+
+    pub(crate) async fn run_at(&self, claim: Claim, site: &Site, control: RunControl) -> Result<Done, Lost> {
         let (sender, mut chunks) = mpsc::channel::<Chunk>(16);
         let collect = tokio::spawn(async move {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -277,7 +281,7 @@ impl World {
             }
             (stdout, stderr)
         });
-        let ran = self.runner.run(claim, workspace, Timestamp::from_millis(0), sender, control).await?;
+        let ran = self.runner.run(claim, site, Timestamp::from_millis(0), sender, control).await?;
         let (out, err) = collect.await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Done { ran, stdout: text(&out), stderr: text(&err), out })
@@ -297,11 +301,20 @@ impl World {
     }
 }
 
+/// A place where commands name no scripts.
+pub(crate) fn site(workspace: &str) -> Site {
+    Site { workspace: workspace.to_owned(), scripts: Vec::new() }
+}
+
 pub(crate) fn claim_of(plan: Plan) -> Claim {
+    bound_claim(plan, None)
+}
+
+pub(crate) fn bound_claim(plan: Plan, binding: Option<Binding>) -> Claim {
     let (profile, timeout_s) = (plan.profile.clone(), plan.timeout.seconds());
     let run = RunId::new(Timestamp::from_millis(0), 1);
     #[expect(clippy::disallowed_methods, reason = "the runner is tested without a store")]
-    Claim::issued_by_store(plan, run, profile, Limits { timeout_s, resources: ResourceLimits::default() }, None)
+    Claim::issued_by_store(plan, run, profile, Limits { timeout_s, resources: ResourceLimits::default() }, binding)
 }
 
 pub(crate) fn held(ran: &Ran, mechanism: &str) -> bool {

@@ -78,6 +78,18 @@ pub(crate) fn digest() -> Object {
     matching("SHA-256", "^sha256:[0-9a-f]{64}$").build()
 }
 
+pub(crate) fn script_use() -> Object {
+    one_of("How the command uses it", ["program", "interpreted", "sourced", "makefile"])
+}
+
+pub(crate) fn script_state() -> Object {
+    one_of("Whether its bytes are bound", ["bound", "unbound"])
+}
+
+pub(crate) fn script_content() -> Schema {
+    or_null(one_of("What it holds", ["text", "binary", "too_long"]))
+}
+
 pub(crate) fn digest_or_null() -> Schema {
     or_null(digest())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use provara_domain::{
     Binding, CommandText, Decision, DecisionKind, DecisionMethod, Digest, EnvName, Limits, Name, Nonce, Note, Plan,
-    PlanId, PlanKind, ProfileName, Roles, RunId, Shell, Status, Timeout, Timestamp, TokenId, WorkingDir,
+    PlanId, PlanKind, ProfileName, Roles, RunId, ScriptText, Shell, Status, Timeout, Timestamp, TokenId, WorkingDir,
 };
 use rusqlite::Row;
 use serde::de::DeserializeOwned;
@@ -15,8 +15,8 @@ use crate::types::{DecisionRecord, DeniedBefore, LogEntry, PlanRecord, RunRecord
 
 pub(crate) const PLAN_COLUMNS: &str = "seq, project, id, agent, target, status, revision, plan, stdin, digest, note, judgement, queued_at, \
      expires_at, decision, decision_digest, reason, approval_valid_until, superseded_by, origin, run_id, run_started_at, \
-     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, run_usage, redactions, erased_at, denied_before, \
-     denied_before_at, (SELECT denied.reason FROM plans denied WHERE denied.id = plans.denied_before_plan) AS denied_before_reason";
+     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, run_usage, redactions, erased_at, measured, \
+     denied_before, denied_before_at, (SELECT denied.reason FROM plans denied WHERE denied.id = plans.denied_before_plan) AS denied_before_reason";
 
 pub(crate) const LOG_COLUMNS: &str = "position, kind, project, agent, plan, leaf, ts";
 
@@ -102,6 +102,7 @@ pub(crate) fn plan_record(row: &Row<'_>) -> Result<PlanRecord, StoreError> {
         digest: digest(&text(row, "digest")?)?,
         note: maybe(row, "note")?.map(Note::parse).transpose().map_err(|_| corrupt("note"))?,
         judgement: from_json("judgement", &text(row, "judgement")?)?,
+        measured: maybe(row, "measured")?.map(|raw| from_json("measured", &raw)).transpose()?,
         status: Status::parse(&text(row, "status")?).ok_or(corrupt("status"))?,
         revision: number(row, "revision")?,
         queued_at: Timestamp::from_millis(row.get("queued_at")?),
@@ -185,6 +186,11 @@ fn run(row: &Row<'_>) -> Result<Option<RunRecord>, StoreError> {
         redactions: number(row, "redactions")?,
         timeout: Timeout::from_seconds(row.get("run_timeout_s")?).map_err(|_| corrupt("timeout"))?,
     }))
+}
+
+/// Returns the digest and the text of a script in a row of both.
+pub(crate) fn script_text(row: &Row<'_>) -> Result<ScriptText, StoreError> {
+    Ok(ScriptText { sha256: digest(&text(row, "sha256")?)?, text: text(row, "content")? })
 }
 
 /// Returns the entry in a row of [`LOG_COLUMNS`].

@@ -160,7 +160,7 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
     let mut tx =
         Tx { conn, size: state.size, edge, effects: Vec::new(), counts: &state.counts, deltas: HashMap::new() };
     let mut answers = Vec::with_capacity(batch.len());
-    let mut failure = conn.execute_batch("BEGIN IMMEDIATE").err().map(StoreError::from);
+    let mut failure = run(conn, "BEGIN IMMEDIATE").err();
     reached(Place::CommitBegun);
     for change in batch {
         // SQLite may have ended the transaction: a statement now would commit by itself.
@@ -181,7 +181,7 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
     }
     reached(Place::CommitReady);
     if failure.is_none() {
-        failure = conn.execute_batch("COMMIT").err().map(StoreError::from);
+        failure = run(conn, "COMMIT").err();
     }
     match failure {
         None => {
@@ -207,6 +207,11 @@ fn commit(conn: &Connection, memory: &Memory, state: &mut State, batch: Vec<Chan
             answers.into_iter().for_each(|answer| answer(Err(error.clone())));
         }
     }
+}
+
+fn run(conn: &Connection, sql: &'static str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
 }
 
 /// Runs a change. An error means that the store failed it, or that it refused and had written already.
@@ -266,8 +271,8 @@ impl Tx<'_> {
         let event =
             Event { id: EventId::new(cause.entropy.0), ts: cause.at, plan, plan_rev, actor: cause.actor.clone(), body };
         let leaf = canonical::leaf(&event);
-        self.insert_leaf(project, agent.as_ref(), &event, &leaf)?;
-        self.grow_tree(&leaf)?;
+        let nodes = self.grow_tree(&leaf)?;
+        self.insert_leaf(project, agent.as_ref(), &event, &leaf, &nodes)?;
         self.effects.push(Effect::Logged(LogEntry {
             position: self.size,
             kind: event.body.kind().to_owned(),
@@ -281,10 +286,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn insert_leaf(&self, project: &Name, agent: Option<&Name>, event: &Event, leaf: &[u8]) -> Result<(), StoreError> {
+    fn insert_leaf(
+        &self,
+        project: &Name,
+        agent: Option<&Name>,
+        event: &Event,
+        leaf: &[u8],
+        nodes: &[u8],
+    ) -> Result<(), StoreError> {
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO log (position, project, agent, plan, plan_rev, kind, ts, leaf) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO log (position, project, agent, plan, plan_rev, kind, ts, leaf, nodes) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         insert.execute(params![
             signed(self.size),
@@ -294,22 +306,21 @@ impl Tx<'_> {
             event.plan_rev.map(signed),
             event.body.kind(),
             event.ts.as_millis(),
-            leaf
+            leaf,
+            nodes
         ])?;
         Ok(())
     }
 
-    fn grow_tree(&mut self, leaf: &[u8]) -> Result<(), StoreError> {
+    /// Returns the nodes that the next leaf completes, from its parent up, one after the other.
+    fn grow_tree(&mut self, leaf: &[u8]) -> Result<Vec<u8>, StoreError> {
         let grown = merkle::append(&KnownNodes(&self.edge, self.conn), self.size, merkle::leaf_hash(leaf))?;
-        let mut insert = self.conn.prepare_cached("INSERT INTO nodes (level, idx, hash) VALUES (?1, ?2, ?3)")?;
+        // A leaf's own hash is a hash of what is stored already: keeping it would be half of the tree's cost.
+        let nodes = grown.iter().skip(1).flat_map(|(_, _, hash)| hash.0).collect();
         for (level, index, hash) in grown {
-            // A leaf's own hash is a hash of what is stored already: keeping it would be half of the tree's cost.
-            if level > 0 {
-                insert.execute(params![level, signed(index), hash.0])?;
-            }
             self.edge.note(level, index, hash);
         }
-        Ok(())
+        Ok(nodes)
     }
 
     /// Keeps the counts when one of an agent's plans goes from one status to another.
@@ -395,20 +406,24 @@ impl merkle::Nodes for KnownNodes<'_> {
     }
 }
 
-/// The stored part of the Merkle tree.
+/// The stored part of the Merkle tree: beside each leaf the nodes that it completed.
 pub(crate) struct StoredNodes<'a>(pub(crate) &'a Connection);
 
 impl merkle::Nodes for StoredNodes<'_> {
     type Error = StoreError;
 
     fn node(&self, level: u8, index: u64) -> Result<merkle::Hash, StoreError> {
-        if level == 0 {
-            let mut query = self.0.prepare_cached("SELECT leaf FROM log WHERE position = ?1")?;
-            return Ok(query.query_row([signed(index)], |row| Ok(merkle::leaf_hash(row.get_ref(0)?.as_blob()?)))?);
-        }
-        let mut query = self.0.prepare_cached("SELECT hash FROM nodes WHERE level = ?1 AND idx = ?2")?;
-        let hash: [u8; 32] = query.query_row(params![level, signed(index)], |row| row.get(0))?;
-        Ok(merkle::Hash(hash))
+        let missing = || StoreError::Corrupt { what: "node of the log's tree" };
+        let last = index.checked_add(1).and_then(|next| next.checked_mul(1_u64.checked_shl(level.into())?));
+        let last = last.ok_or_else(missing)? - 1;
+        let mut query = self.0.prepare_cached("SELECT leaf, nodes FROM log WHERE position = ?1")?;
+        query.query_row([signed(last)], |row| {
+            let Some(above) = usize::from(level).checked_sub(1) else {
+                return Ok(Ok(merkle::leaf_hash(row.get_ref(0)?.as_blob()?)));
+            };
+            let (nodes, _) = row.get_ref(1)?.as_blob()?.as_chunks::<32>();
+            Ok(nodes.get(above).copied().map(merkle::Hash).ok_or_else(missing))
+        })?
     }
 }
 

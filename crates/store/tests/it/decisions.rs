@@ -35,6 +35,7 @@ pub(crate) enum Step {
     Deny,
     Block,
     Rejudge,
+    Remeasure,
     ExpirePending,
     ExpireApproved,
     Withdraw,
@@ -50,11 +51,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Approve,
         Self::Deny,
         Self::Block,
         Self::Rejudge,
+        Self::Remeasure,
         Self::ExpirePending,
         Self::ExpireApproved,
         Self::Withdraw,
@@ -82,7 +84,7 @@ impl Step {
             Self::Claim => Ok(Status::Running),
             Self::Record => Ok(Status::Finished),
             Self::Lose => Ok(Status::Lost),
-            Self::Rejudge => Err(&[Status::Pending]),
+            Self::Rejudge | Self::Remeasure => Err(&[Status::Pending]),
             Self::RequestCancel | Self::Extend => Err(&[Status::Running]),
             Self::Reopen => Err(&[Status::Expired, Status::Lost]),
             Self::Erase => Err(&[
@@ -122,6 +124,7 @@ impl Step {
             Self::Deny => store.decide(&project, decision(new, DecisionKind::Deny, 1)).await.map(drop),
             Self::Block => store.block(&project, id, &judged(Verdict::Deny), cause(1)).await.map(drop),
             Self::Rejudge => store.rejudge(&project, id, &judged(Verdict::Ask), cause(1)).await.map(drop),
+            Self::Remeasure => store.remeasure(&project, id, Some(measured("echo 2")), cause(1)).await.map(drop),
             Self::ExpirePending => store.expire(id, cause(2000)).await.map(drop),
             Self::ExpireApproved => store.expire(id, cause(700)).await.map(drop),
             Self::Withdraw => store.withdraw(&project, id, cause(1)).await.map(drop),

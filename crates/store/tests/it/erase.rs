@@ -18,6 +18,7 @@ async fn finished(store: &Store, n: u64, output: &[u8]) -> NewPlan {
     let mut reasons = judged(Verdict::Ask).reasons;
     reasons.iter_mut().for_each(|reason| reason.text = MARK.into());
     new.judgement = Judgement::of(reasons, policy());
+    new.measurement = Some(measured(MARK));
     store.propose(new.clone()).await.unwrap();
     let mut yes = decision(&new, DecisionKind::Approve, 1);
     (yes.reason, yes.judgement) = (Some(MARK.into()), new.judgement.clone());
@@ -62,6 +63,8 @@ pub(crate) async fn what_was_said_and_written_is_gone_and_what_proves_it_stays(p
     assert_eq!((after.plan.cwd.clone(), after.run.clone()), (before.plan.cwd, before.run));
     let (now, was) = (after.decision.clone().unwrap(), before.decision.unwrap());
     assert_eq!((now.decision, now.digest, now.reason), (was.decision, was.digest, None));
+    assert_eq!(store.script_texts(&project(), &small.plan.id).await.unwrap(), []);
+    assert_eq!(after.measured, None);
     assert_eq!((after.plan.command.as_str(), after.note, after.plan.stdin), ("[erased]", None, None));
     // The old entries are the same bytes, and each erasure is one more.
     let entries = store.entries(&project(), Owner::Everyone, 0, 1000).await.unwrap();

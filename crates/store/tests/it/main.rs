@@ -55,6 +55,7 @@ contract! { sqlite:
         no_race_gets_an_agent_past_its_cap,
         a_denied_plan_is_blocked_and_takes_no_place_in_the_queue,
         every_field_of_a_plan_comes_back,
+        a_measurement_is_kept_with_its_texts_and_replaced_while_pending,
     }
     lists {
         a_list_is_newest_first_and_of_the_statuses_asked_for,
@@ -208,6 +209,26 @@ fn new_plan_of(agent: &str, n: u64) -> NewPlan {
     })
 }
 
+/// What was measured of a plan that runs one script of that text.
+fn measured(text: &str) -> Measurement {
+    let sha256 = canonical::sha256(text.as_bytes());
+    let size = u64::try_from(text.len()).unwrap();
+    let script = BoundScript { path: "/srv/work/s.sh".into(), sha256: sha256.clone(), size };
+    let found =
+        ScriptFound::Bound { path: script.path.clone(), sha256: sha256.clone(), size, content: ScriptContent::Text };
+    let named =
+        MeasuredScript { named: "s.sh".into(), span: Span { start: 5, end: 9 }, how: ScriptUse::Interpreted, found };
+    let binding = Binding {
+        runner: Name::local_target(),
+        cwd_dev_ino: Some("1:2".into()),
+        shell_sha256: Some(canonical::sha256(b"shell")),
+        scripts: vec![script],
+        profile_sha256: canonical::sha256(b"profile"),
+    };
+    let texts = vec![ScriptText { sha256, text: text.to_owned() }];
+    Measurement { measured: Measured { binding, scripts: vec![named] }, texts }
+}
+
 fn planned(plan: Plan) -> NewPlan {
     NewPlan {
         digest: canonical::plan_digest(&plan),
@@ -216,6 +237,7 @@ fn planned(plan: Plan) -> NewPlan {
         plan,
         note: None,
         judgement: judgement(),
+        measurement: None,
         expires_at: at(1000),
         pending_cap: 1000,
         cool_down: CoolDown { denials: 3, window: WINDOW },

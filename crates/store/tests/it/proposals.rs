@@ -190,8 +190,33 @@ pub(crate) async fn every_field_of_a_plan_comes_back(place: Place) {
         superseded_by: None,
         origin: None,
         run: None,
+        measured: None,
         erased_at: None,
         denied_before: None,
     };
     assert_eq!(record, expected);
+}
+
+pub(crate) async fn a_measurement_is_kept_with_its_texts_and_replaced_while_pending(place: Place) {
+    let store = place.open();
+    let new = NewPlan { measurement: Some(measured("echo 1")), ..new_plan(1) };
+    let id = new.plan.id.clone();
+    store.propose(new.clone()).await.unwrap();
+    let texts = async || {
+        let known = store.script_texts(&project(), &id).await.unwrap();
+        known.into_iter().map(|script| script.text).collect::<Vec<_>>()
+    };
+    assert_eq!(look(&store, &id).await.measured, new.measurement.map(|known| known.measured));
+    assert_eq!(texts().await, ["echo 1"]);
+    assert_eq!(store.script_texts(&name("other"), &id).await.unwrap(), []);
+    let now = measured("echo 2");
+    let record = store.remeasure(&project(), &id, Some(now.clone()), cause(1)).await.unwrap();
+    assert_eq!((record.measured, record.revision, record.status), (Some(now.measured.clone()), 2, Status::Pending));
+    assert_eq!(texts().await, ["echo 2"]);
+    let entries = store.entries(&project(), Owner::Everyone, 0, 10).await.unwrap();
+    let leaf: serde_json::Value = serde_json::from_slice(&entries.last().unwrap().leaf).unwrap();
+    let expected = serde_json::json!({"binding": canonical::binding_digest(&now.measured.binding)});
+    assert_eq!((leaf.get("type"), leaf.get("body")), (Some(&"plan.remeasured".into()), Some(&expected)));
+    store.remeasure(&project(), &id, None, cause(2)).await.unwrap();
+    assert_eq!((look(&store, &id).await.measured, texts().await), (None, vec![]));
 }

@@ -1,7 +1,8 @@
 -- Every row names its project. Lists go by the internal sequence: an index's entries are ordered by rowid within equal
 -- keys, so that each list below is one index range.
+-- Rows are never deleted, so `seq` is never given twice.
 CREATE TABLE plans (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  seq INTEGER PRIMARY KEY,
   project TEXT NOT NULL,
   id TEXT NOT NULL UNIQUE,
   agent TEXT NOT NULL,
@@ -33,10 +34,7 @@ CREATE TABLE plans (
 ) STRICT;
 CREATE INDEX plans_status ON plans(project, status);
 CREATE INDEX plans_agent_status ON plans(project, agent, status);
-CREATE INDEX plans_runs ON plans(project) WHERE run_id IS NOT NULL;
-CREATE INDEX plans_agent_runs ON plans(project, agent) WHERE run_id IS NOT NULL;
 CREATE INDEX plans_claimable ON plans(target) WHERE status = 'approved';
-CREATE INDEX plans_running ON plans(status) WHERE status = 'running';
 CREATE INDEX plans_pending_due ON plans(expires_at) WHERE status = 'pending';
 CREATE INDEX plans_approved_due ON plans(approval_valid_until) WHERE status = 'approved';
 CREATE INDEX plans_dedupe ON plans(project, agent, dedupe) WHERE status = 'pending' AND dedupe IS NOT NULL;
@@ -62,6 +60,8 @@ CREATE TABLE outputs (
   PRIMARY KEY (run, stream)
 ) STRICT, WITHOUT ROWID;
 
+-- `nodes` are the complete subtrees of the Merkle tree that end with this leaf, from two leaves up, 32 bytes each; a leaf's
+-- own hash is made from the leaf. The log is the server's: a project's part of it is a filter over the whole.
 CREATE TABLE log (
   position INTEGER PRIMARY KEY,
   project TEXT NOT NULL,
@@ -70,19 +70,11 @@ CREATE TABLE log (
   plan_rev INTEGER,
   kind TEXT NOT NULL,
   ts INTEGER NOT NULL,
-  leaf BLOB NOT NULL
+  leaf BLOB NOT NULL,
+  nodes BLOB NOT NULL
 ) STRICT;
-CREATE INDEX log_project ON log(project);
 CREATE INDEX log_agent ON log(project, agent) WHERE agent IS NOT NULL;
 CREATE UNIQUE INDEX log_plan ON log(plan, plan_rev) WHERE plan IS NOT NULL;
-
--- Complete subtrees of the Merkle tree over the whole log, from two leaves up: a leaf's hash is made from the leaf. The log is the server's, not a project's.
-CREATE TABLE nodes (
-  level INTEGER NOT NULL,
-  idx INTEGER NOT NULL,
-  hash BLOB NOT NULL,
-  PRIMARY KEY (level, idx)
-) STRICT, WITHOUT ROWID;
 
 CREATE TABLE checkpoints (
   size INTEGER PRIMARY KEY,

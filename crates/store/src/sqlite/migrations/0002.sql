@@ -22,3 +22,11 @@ ALTER TABLE plans ADD COLUMN denied_before_at INTEGER;
 ALTER TABLE plans ADD COLUMN denied_before_plan TEXT REFERENCES plans(id);
 -- How many secrets were replaced by marks in what a run's streams kept.
 ALTER TABLE plans ADD COLUMN redactions INTEGER NOT NULL DEFAULT 0;
+-- What was measured about a plan, and the texts of its scripts that an approver is shown.
+ALTER TABLE plans ADD COLUMN measured TEXT;
+CREATE TABLE scripts (
+  plan TEXT NOT NULL REFERENCES plans(id),
+  sha256 TEXT NOT NULL,
+  content TEXT NOT NULL,
+  PRIMARY KEY (plan, sha256)
+) STRICT;
