@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use provara_runner::egress::Allowed;
+
 /// What every variable's name begins with.
 pub(crate) const PREFIX: &str = "AGENT_HUB_";
 
@@ -34,6 +36,11 @@ pub(crate) const KEYS: &[(&str, &str, &str)] = &[
         "so many denials of equal plans, and the next one is refused until the oldest no longer counts; 0 never does",
     ),
     ("HOST", "127.0.0.1", "the address to listen on"),
+    (
+        "INTERNAL_HOSTS",
+        "",
+        "hosts with their ports, name:port or *.name:port, whose addresses may be private for commands that may call them",
+    ),
     ("LOG_LEVEL", "INFO", "ERROR, WARNING, INFO, DEBUG or TRACE"),
     ("MAX_PENDING", "1000", "pending plans that one agent may have"),
     ("OPERATOR_TOKEN", "", "the approver's token"),
@@ -151,6 +158,7 @@ pub(crate) struct Settings {
     pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) internal_hosts: Allowed,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) public_url: Option<String>,
     pub(crate) max_pending: u32,
@@ -276,6 +284,11 @@ impl Layers {
                 })?
                 .unwrap_or_default(),
             cors_origins: self.list("CORS_ORIGINS"),
+            internal_hosts: self
+                .parsed("INTERNAL_HOSTS", "a list of at most 64 hosts, name:port or *.name:port", |raw| {
+                    Allowed::parse(split(raw)).ok()
+                })?
+                .unwrap_or_default(),
             public_url: self.text("PUBLIC_URL"),
             max_pending: self
                 .parsed("MAX_PENDING", "a number above 0", |raw| raw.parse().ok().filter(|n| *n > 0))?
@@ -550,6 +563,23 @@ mod tests {
             })
             .collect();
         assert_eq!(rows, expected, "docs/configuration.md differs from the table in config.rs");
+    }
+
+    #[test]
+    fn an_internal_host_is_a_name_with_its_port() {
+        let load = |hosts: &str| {
+            let root = tempfile::tempdir().unwrap();
+            let environment =
+                env(&[("AGENT_HUB_ROOT", root.path().to_str().unwrap()), ("AGENT_HUB_INTERNAL_HOSTS", hosts)]);
+            Settings::load(&[], environment).map(|settings| settings.internal_hosts)
+        };
+        let listed = load("pypi.corp.example:443, *.git.corp.example:443").unwrap();
+        assert_eq!(listed.to_string(), "pypi.corp.example:443, *.git.corp.example:443");
+        assert_eq!(load("").unwrap(), Allowed::default());
+        for bad in ["10.0.0.7:443", "pypi.corp.example", "*.example:443", "localhost:80", "*:443", "a.b:443 c.d:443"] {
+            let refused = load(bad).unwrap_err();
+            assert!(matches!(refused, ConfigError::Value { key: "INTERNAL_HOSTS", .. }), "{bad}: {refused}");
+        }
     }
 
     #[test]

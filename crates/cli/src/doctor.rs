@@ -347,4 +347,21 @@ fn server(found: &mut Findings, session: &Session) {
             found.warn("confinement", text, "a newer kernel, or fewer limits around the server, may give it");
         }
     }
+    profiles_here(found, report);
+}
+
+/// Which profiles this host can hold, as the server tried.
+fn profiles_here(found: &mut Findings, report: &Value) {
+    let all = report.get("profiles").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (bad, good): (Vec<&Value>, Vec<&Value>) = all.iter().partition(|it| !text(it, "problem").is_empty());
+    let good: Vec<&str> = good.into_iter().map(|profile| text(profile, "name")).collect();
+    if !good.is_empty() {
+        found.ok("confinement", format!("profiles that hold here: {}", good.join(", ")));
+    }
+    for profile in bad {
+        let (name, problem) = (text(profile, "name"), text(profile, "problem"));
+        let cure =
+            "until then a plan that is approved with it ends as spawn_failed; start the server again to try anew";
+        found.warn("confinement", format!("the profile {name} does not hold here: {problem}"), cure);
+    }
 }

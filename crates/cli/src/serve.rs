@@ -1,19 +1,23 @@
 //! `provara serve`: everything is made here and wired together, and ends here in order.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, Name, Profiles, Role, Roles, Timestamp, TokenId};
+use provara_domain::{Actor, EnvName, Name, Profiles, Role, Roles, Timestamp, TokenId};
 use provara_gateway::{CoolDown, Gateway, GatewayConfig, OutputRedaction, Parts, Platform};
 use provara_policy::{Policy, RuleFile, Strictness};
 use provara_redact::Redactor;
-use provara_runner::{HelperProgram, Mounts, RunLimits, Runner, RunnerConfig};
+use provara_runner::egress::EgressLimits;
+use provara_runner::{EgressConfig, HelperProgram, Mounts, Runner, RunnerConfig};
 use provara_server::{Bucket, Entrance, ServerConfig};
 use provara_store::{Cause, Entropy, NewToken, Store, StoreConfig};
 use serde_json::json;
@@ -33,8 +37,6 @@ use crate::{client, clock, mirror, profiles, redaction, retention, rules, secret
 const GRACE: Duration = Duration::from_secs(10);
 /// How many commands run at once.
 const MAX_RUNS: usize = 32;
-/// What a command inherits of the server's environment.
-const INHERITED: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// The version that the log and `/status` tell.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -197,7 +199,6 @@ async fn serve_until(
 
 /// How many connections this process may hold: half of what it may open, since commands and the store need files too.
 fn connections() -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return provara_server::MAX_CONNECTIONS };
     // The soft limit is for programs that cannot deal with high descriptors, by old custom 1024. Commands get their own.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -233,7 +234,7 @@ async fn gateway(settings: &Settings, binary: PathBuf, rulebook: Rulebook) -> Re
     register(&store, settings, &keys).await?;
     let own = prepare::own_files(settings, &binary);
     drop_exposed(&store, &own).await?;
-    let runner = start_runner(settings, &binary, &workspace).await?;
+    let runner = start_runner(settings, &profiles, &binary, &workspace).await?;
     if let Some(problem) = &runner.host().problem {
         tracing::warn!(problem, cure = prepare::cure(problem), "commands cannot be confined here and will not be run");
         // Some hosts may come to run commands without mounts of their own. What needs them must not wait for that day.
@@ -337,15 +338,21 @@ fn configured(name: &str, number: u64, roles: &[Role], secret: &Secret) -> Resul
     })
 }
 
-async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Result<Runner, Failure> {
+async fn start_runner(
+    settings: &Settings,
+    profiles: &Profiles,
+    binary: &Path,
+    workspace: &str,
+) -> Result<Runner, Failure> {
     // Opened now: the program may be replaced on disk while the server runs, and the helper must be of this version.
     let opened = File::open(binary)?;
     let program = {
         use std::os::fd::AsRawFd as _;
         PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
     };
-    let environment =
-        INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    let named: BTreeSet<&str> =
+        profiles.iter().flat_map(|profile| &profile.grants().environment).map(EnvName::as_str).collect();
+    let environment = named.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
     let mut protected = settings.files.clone();
     protected.extend(settings.tls_key.clone());
     protected.push(settings.root.join(".env"));
@@ -360,11 +367,33 @@ async fn start_runner(settings: &Settings, binary: &Path, workspace: &str) -> Re
         helper: HelperProgram { program, arguments: vec!["__helper".into()], opened: Some(opened) },
         environment,
         workspace: workspace.to_owned(),
-        limits: RunLimits::default(),
         allow_host_same_user: settings.allow_host_same_user,
+        egress: EgressConfig {
+            internal: settings.internal_hosts.clone(),
+            own: own_addresses(settings),
+            limits: egress_limits(),
+            ..EgressConfig::default()
+        },
     })
     .await
     .map_err(|error| other(&error))
+}
+
+/// What the connections of each run that calls hosts are limited to: all together have a quarter of what this process may
+/// open, and each connection has two ends.
+fn egress_limits() -> EgressLimits {
+    let usual = EgressLimits::default();
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usual };
+    let each = usize::try_from(hard / 4).unwrap_or(usize::MAX) / (2 * MAX_RUNS);
+    EgressLimits { at_once: each.clamp(4, usual.at_once), ..usual }
+}
+
+/// Addresses by which this server is reached although no interface here has them: whatever the operator calls it by.
+fn own_addresses(settings: &Settings) -> Vec<IpAddr> {
+    let public = settings.public_url.as_deref().and_then(|url| url.parse::<ureq::http::Uri>().ok());
+    let public = public.as_ref().and_then(|url| url.host());
+    let names = settings.allowed_hosts.iter().map(String::as_str).chain(public).chain([settings.host.as_str()]);
+    names.filter_map(|host| host.trim_matches(['[', ']']).parse().ok()).collect()
 }
 
 /// The built-in rules and those of `ROOT/policies/projects/`, in the order of their names.

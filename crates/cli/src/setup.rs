@@ -318,9 +318,10 @@ const PROBLEM: &str = "PROBLEM:";
 const NO_USERS: &str = "left to whoever installs the package";
 
 /// What the runner needs of root, and nothing else: namespaces and mounts; becoming the commands' user; dropping what is
-/// left; ending processes of that user; giving it its folder and streams; finding a workspace in somebody's private folder.
-const CAPABILITIES: &str =
-    "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_READ_SEARCH\n";
+/// left; ending processes of that user; giving it its folder and streams; finding a workspace in somebody's private folder;
+/// bringing up the loopback of a run's own network.
+const CAPABILITIES: &str = "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN \
+                            CAP_DAC_READ_SEARCH CAP_NET_ADMIN\n";
 
 /// Commands inherit all of this. What would keep the runner from confining them is left out on purpose:
 /// docs/operations.md names each.

@@ -30,7 +30,9 @@ pub use profile::{
     ProfilePath, ProfilePathError, Profiles, ProfilesError, Resource, ResourceLimitError, ResourceLimits, Tmp,
     UserName, UserNameError,
 };
-pub use run::{Claim, Enforced, Limit, Mechanism, Outcome, Ran, SpawnFailure, Stream, Usage};
+pub use run::{
+    Claim, Enforced, Limit, Mechanism, NetworkUse, Outcome, Ran, Refused, SpawnFailure, Stream, Traffic, Usage,
+};
 pub use status::Status;
 pub use text::{
     CommandText, CommandTextError, Digest, DigestError, EnvName, EnvNameError, Note, NoteError, Timeout, TimeoutError,

@@ -185,6 +185,41 @@ pub struct Enforced {
     pub mechanisms: Vec<Mechanism>,
 }
 
+/// What a run's network was used for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkUse {
+    /// The destinations that were spoken to.
+    pub destinations: Vec<Traffic>,
+    /// What was refused, and why.
+    pub refusals: Vec<Refused>,
+    /// How many refusals there were, also those that are not told one by one.
+    pub refused: u64,
+}
+
+/// The traffic with one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// `name:port`, or nothing for those beyond the first 64.
+    pub destination: Option<String>,
+    /// How many connections there were.
+    pub connections: u64,
+    /// How many bytes went there.
+    pub sent: u64,
+    /// How many bytes came back.
+    pub received: u64,
+}
+
+/// One kind of refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `name:port`, where one was named.
+    pub destination: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
 /// How a spent claim ended: what has to be recorded.
 #[derive(Debug)]
 #[must_use = "an ended run has to be recorded, or it ends as lost"]
@@ -210,7 +245,7 @@ pub struct Ran {
 }
 
 /// What all processes of a run used of the machine. What this host cannot count is absent, and never guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time, in milliseconds, of user and system together.
     pub cpu_ms: u64,
@@ -224,4 +259,7 @@ pub struct Usage {
     pub disk_written_bytes: u64,
     /// The most processes at a time.
     pub processes_peak: Option<u64>,
+    /// What passed through the proxy and what that refused, where the profile has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkUse>,
 }

@@ -3,8 +3,8 @@
 
 use provara_audit::canonical;
 use provara_domain::{
-    AskedBy, Binding, Digest, Limits, Name, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles,
-    ResourceLimits, SpawnFailure,
+    AskedBy, Binding, Digest, Name, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles, ResourceLimits,
+    SpawnFailure,
 };
 use provara_policy::Demands;
 use provara_store::PlanRecord;
@@ -189,26 +189,23 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// Returns why what was decided on must not run: its profile is another by now, or this host cannot hold it.
-pub(crate) fn unfit(
-    profiles: &Profiles,
+/// Returns the profile that was decided on, or how a run ends whose profile is another by now.
+pub(crate) fn decided<'a>(
+    profiles: &'a Profiles,
     name: &ProfileName,
     binding: Option<&Binding>,
-    limits: Limits,
-) -> Option<Outcome> {
-    let failed = |failure, message| Some(Outcome::SpawnFailed { failure, message });
-    let Some(profile) = profiles.get(name) else {
-        let message = format!("the profile `{name}` is not loaded any more; re-open the plan and decide again");
-        return failed(SpawnFailure::Changed, message);
+) -> Result<&'a Profile, Outcome> {
+    let changed = |what: &str| {
+        let message = format!("the profile `{name}` is {what}; re-open the plan and decide again");
+        Outcome::SpawnFailed { failure: SpawnFailure::Changed, message }
     };
+    let profile = profiles.get(name).ok_or_else(|| changed("not loaded any more"))?;
     // A decision of an older version binds none.
     let bound = binding.map(|binding| &binding.profile_sha256);
     if bound.is_some_and(|bound| *bound != canonical::profile_digest(profile)) {
-        let message = format!("the profile `{name}` is not what was decided on; re-open the plan and decide again");
-        return failed(SpawnFailure::Changed, message);
+        return Err(changed("not what was decided on"));
     }
-    let message = provara_runner::unheld(profile, &limits.resources)?;
-    failed(SpawnFailure::Confinement, message)
+    Ok(profile)
 }
 
 #[cfg(test)]
@@ -324,30 +321,23 @@ mod tests {
     #[test]
     fn what_was_decided_on_is_what_must_be_found() {
         let binding = settle(&[], &[], "own", Approval::default()).unwrap().binding;
-        let plain = Limits { timeout_s: 5, resources: ResourceLimits::default() };
-        let found = |profiles: &Profiles, limits| match unfit(profiles, &name("own"), Some(&binding), limits) {
-            Some(Outcome::SpawnFailed { failure, .. }) => Some(failure),
-            _ => None,
+        let found = |profiles: &Profiles| match decided(profiles, &name("own"), Some(&binding)) {
+            Err(Outcome::SpawnFailed { failure, .. }) => Err(failure),
+            Err(other) => panic!("{other:?}"),
+            Ok(profile) => Ok(profile.grants().clone()),
         };
-        // This runner holds it no more than before; but it is what was decided on.
-        assert_eq!(found(&known(), plain), Some(SpawnFailure::Confinement));
-        assert_eq!(found(&Profiles::builtin(), plain), Some(SpawnFailure::Changed), "it is gone");
+        let own = known().get(&name("own")).unwrap().grants().clone();
+        assert_eq!(found(&known()), Ok(own.clone()));
+        assert_eq!(found(&Profiles::builtin()), Err(SpawnFailure::Changed), "it is gone");
         let mut other = Profiles::builtin();
         let looser = Profile::new(name("own"), Profile::network().grants().clone(), AskedBy::Agents);
         other.add(looser).unwrap();
-        assert_eq!(found(&other, plain), Some(SpawnFailure::Changed), "it says something else");
+        assert_eq!(found(&other), Err(SpawnFailure::Changed), "it says something else");
         let mut same = Profiles::builtin();
-        let grants = known().get(&name("own")).unwrap().grants().clone();
-        same.add(Profile::new(name("own"), grants, AskedBy::PeopleOnly)).unwrap();
-        assert_eq!(found(&same, plain), Some(SpawnFailure::Confinement), "who may ask for it is not part of it");
-        let workspace = |limits| unfit(&known(), &ProfileName::workspace(), None, limits);
-        assert_eq!(workspace(plain), None);
-        let resources = ResourceLimits::default().with(Resource::Cpu, 5).unwrap();
-        let lowered = workspace(Limits { resources, ..plain });
-        assert!(
-            matches!(&lowered, Some(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, .. })),
-            "{lowered:?}"
-        );
+        same.add(Profile::new(name("own"), own.clone(), AskedBy::PeopleOnly)).unwrap();
+        assert_eq!(found(&same), Ok(own), "who may ask for it is not part of it");
+        // A decision of an older version binds none.
+        assert!(decided(&known(), &ProfileName::workspace(), None).is_ok());
     }
 
     #[test]

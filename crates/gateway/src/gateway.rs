@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provara_audit::checkpoint::LogKey;
-use provara_domain::{Actor, EventBody, Name, PlanId, Principal, Profiles, Shell, Status, Timestamp};
+use provara_domain::{Actor, EventBody, Name, PlanId, Principal, ProfileName, Profiles, Shell, Status, Timestamp};
 use provara_policy::Policy;
 use provara_redact::Redactor;
 use provara_runner::{HostReport, RunHandle, Runner};
 use provara_store::{Cause, CoolDown, Counts, Entropy, PlanRecord, Store, StoreError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
@@ -108,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) ended: Notify,
     pub(crate) kept: Mutex<Kept>,
     pub(crate) stuck: Mutex<Stuck>,
+    /// Which profiles were found to hold here, once somebody asked.
+    tried: OnceCell<Vec<TriedProfile>>,
     pub(crate) stopping: AtomicBool,
     /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
     quiet: watch::Sender<bool>,
@@ -121,6 +123,15 @@ pub(crate) struct Stuck {
     pub(crate) claims: bool,
     /// Runs that ended, and how could not be recorded yet.
     pub(crate) outcomes: HashSet<PlanId>,
+}
+
+/// Whether this host can hold a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriedProfile {
+    /// The profile's name.
+    pub name: ProfileName,
+    /// Why its commands are not run here, where that is so.
+    pub problem: Option<String>,
 }
 
 impl Gateway {
@@ -146,6 +157,7 @@ impl Gateway {
             ended: Notify::new(),
             kept: Mutex::default(),
             stuck: Mutex::default(),
+            tried: OnceCell::new(),
             stopping: AtomicBool::new(false),
             quiet: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -236,6 +248,22 @@ impl Gateway {
     /// Returns what this host was found able to enforce; nothing where this server runs no commands.
     pub fn host_report(&self) -> Option<&HostReport> {
         self.inner.runner.as_ref().map(Runner::host)
+    }
+
+    /// Returns which profiles this host can hold, by a trial under each when somebody asks for the first time; none where this
+    /// server runs no commands.
+    pub async fn tried_profiles(&self) -> &[TriedProfile] {
+        let inner = &self.inner;
+        let Some(runner) = &inner.runner else { return &[] };
+        let all = async {
+            let mut tried = Vec::new();
+            for profile in inner.config.profiles.iter() {
+                let (name, problem) = (profile.name().clone(), runner.problem_with(profile).await);
+                tried.push(TriedProfile { name, problem });
+            }
+            tried
+        };
+        inner.tried.get_or_init(|| all).await
     }
 
     /// Returns what the operator decided.

@@ -25,7 +25,7 @@ pub use confinement::{Confinement, LoadedProfile};
 pub use decide::{Approval, DecideError, Edit};
 pub use erase::{EraseError, Erased};
 pub use evidence::EvidenceError;
-pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform};
+pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform, TriedProfile};
 pub use judging::PolicyQuestion;
 pub use measuring::binding_digest;
 pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};

@@ -162,10 +162,10 @@ async fn run_and_record(inner: &Inner, claim: Claim, control: RunControl) {
 async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) -> Option<Ran> {
     let started_at = inner.platform.now();
     // The operator's file may have changed between the decision and now: other grants were not decided on.
-    let unfit = confinement::unfit(&inner.config.profiles, claim.profile(), claim.binding(), claim.limits());
-    if let Some(outcome) = unfit {
-        return Some(ended_unstarted(&claim, started_at, outcome));
-    }
+    let profile = match confinement::decided(&inner.config.profiles, claim.profile(), claim.binding()) {
+        Ok(profile) => profile,
+        Err(outcome) => return Some(ended_unstarted(&claim, started_at, outcome)),
+    };
     let Some(site) = inner.site(claim.plan()) else {
         return Some(never_started(&claim, started_at, "its working directory lies in no workspace any more"));
     };
@@ -182,7 +182,7 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
     };
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
     let keep = tokio::task::spawn_blocking(move || keep_output(writer, gate, receiver));
-    let ran = runner.run(claim, &site, started_at, sender, control).await;
+    let ran = runner.run(claim, profile, &site, started_at, sender, control).await;
     reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
     let redactions = keep.await.unwrap_or_default();

@@ -25,7 +25,10 @@ fn advise(user: User, setting: impl Fn(&str) -> Option<String>) -> String {
     let container = "in a container, give it `--security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                      --security-opt systempaths=unconfined`";
     if user.from_root {
-        return format!("commands are not run without their namespaces: {container} and `--cap-add SYS_ADMIN`");
+        return format!(
+            "commands are not run without their namespaces: {container} and `--cap-add SYS_ADMIN`, and `--cap-add NET_ADMIN` \
+             for profiles that call somebody"
+        );
     }
     let forbids = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
     let found: Vec<&str> =

@@ -21,7 +21,7 @@ use provara_domain::{
 use sha2::{Digest as _, Sha256};
 
 use crate::child::FOLDER;
-use crate::confine::{credentials, existing};
+use crate::confine::known_credentials;
 use crate::protocol::SealedScript;
 use crate::runner::find_shell;
 
@@ -328,9 +328,11 @@ impl Taking<'_> {
             return Err("it is Provara's own, and no command reaches it".into());
         }
         // They may lie in a workspace that is somebody's home.
-        let credentials =
-            self.credentials.get_or_init(|| existing(&credentials(Path::new(&self.asked.site.workspace))));
-        if credentials.iter().any(|hidden| real.starts_with(hidden)) {
+        let credentials = self.credentials.get_or_init(known_credentials);
+        let workspace = Path::new(&self.asked.site.workspace);
+        // Of a credential folder that holds the workspace, commands see the workspace.
+        let seen = |hidden: &Path| workspace.starts_with(hidden) && real.starts_with(workspace);
+        if credentials.iter().any(|hidden| real.starts_with(hidden) && !seen(hidden)) {
             return Err("it lies among credentials, and no command reaches it".into());
         }
         if real.starts_with(&self.asked.site.workspace) {

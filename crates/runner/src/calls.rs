@@ -10,21 +10,14 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// What a command may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Nobody: it may not even ask for the machine's addresses.
-    Nobody,
-    /// Whom the network lets it.
-    Network,
-}
+use crate::protocol::Calls;
 
 /// Returns the filters, in the order in which they are applied.
-pub(crate) fn filters(reach: Reach) -> Result<Vec<BpfProgram>, BackendError> {
+pub(crate) fn filters(calls: Calls) -> Result<Vec<BpfProgram>, BackendError> {
     let numbering = cfg!(target_arch = "x86_64").then(no_second_numbering);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         FORBIDDEN.iter().chain(&FORBIDDEN_HERE).map(|call| (*call, vec![])).collect();
-    rules.insert(libc::SYS_socket, sockets(reach)?);
+    rules.insert(libc::SYS_socket, sockets(calls)?);
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is_not(0, number(libc::AF_UNIX))?])?]);
     rules.insert(
         libc::SYS_ioctl,
@@ -121,13 +114,14 @@ const IOCTLS: [u64; 3] = [0x5412, 0x541c, 0x5423];
 const PERSONALITY_QUERY: u64 = 0xffff_ffff;
 
 /// Only the address families that ordinary programs use, and of none the raw kind.
-fn sockets(reach: Reach) -> Result<Vec<SeccompRule>, BackendError> {
+fn sockets(calls: Calls) -> Result<Vec<SeccompRule>, BackendError> {
     const RAW: u64 = 3; // SOCK_RAW
     const PACKET: u64 = 10; // SOCK_PACKET, the old name of the same power
     const KIND: u64 = 0xf; // the flags that share the argument left out
     let netlink = number(libc::AF_NETLINK);
     let mut usual = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    if reach == Reach::Network {
+    // In a network of its own there is nothing to ask for: programs take a refusal for "every family", and go on.
+    if calls == Calls::Host {
         usual.push(libc::AF_NETLINK);
     }
     let unusual = usual.into_iter().map(|family| is_not(0, number(family)));

@@ -6,7 +6,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::path::PathBuf;
 
 use caps::CapSet;
 use landlock::{RulesetCreated, RulesetError};
@@ -15,15 +14,15 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
-use provara_domain::{Mechanism, SpawnFailure};
+use provara_domain::{Access, Mechanism, Resource as Limited, ResourceLimits, SpawnFailure};
 use seccompiler::BpfProgram;
 
 use crate::advice::advice;
 use crate::binding::dev_ino;
-use crate::calls::{Reach, filters};
-use crate::confine::{Failed, Step as _, held};
+use crate::calls::filters;
+use crate::confine::{Failed, Seen, Step as _, held};
 use crate::files;
-use crate::protocol::{Frame, RunLimits, Spec, User};
+use crate::protocol::{Frame, Spec, User, View};
 use crate::sys;
 
 /// Why the shell was not started.
@@ -64,21 +63,21 @@ pub(crate) struct Walls {
 /// Gives up what no run needs, and makes ready what takes the rest: the steps that do not depend on a specification.
 /// Afterwards this process may still mount and change its user.
 /// `limits` are those that no control group holds.
-pub(crate) fn prepare_walls(frame: Frame, limits: RunLimits) -> Result<(Walls, Vec<Mechanism>), NotStarted> {
+pub(crate) fn prepare_walls(frame: Frame, limits: ResourceLimits) -> Result<(Walls, Vec<Mechanism>), NotStarted> {
     let mut made = Vec::new();
     setsid().step("begin a session")?;
     // One and not zero: where cores go to a program, the kernel starts it whatever the limit, but for this value.
     limit(Resource::RLIMIT_CORE, 1).step("forbid core dumps")?;
     let mut made_limits = vec!["no core dumps".to_owned()];
     let asked = [
-        (Resource::RLIMIT_NOFILE, limits.open_files, "open files"),
+        (Resource::RLIMIT_NOFILE, Limited::OpenFiles, "open files"),
         // Counted over all of the user's, so it bounds a fork bomb and not an honest build.
-        (Resource::RLIMIT_NPROC, limits.processes, "processes"),
-        (Resource::RLIMIT_FSIZE, limits.file_size, "file size"),
-        (Resource::RLIMIT_CPU, limits.cpu_s, "processor seconds"),
+        (Resource::RLIMIT_NPROC, Limited::Processes, "processes"),
+        (Resource::RLIMIT_FSIZE, Limited::FileSize, "file size"),
+        (Resource::RLIMIT_CPU, Limited::Cpu, "processor seconds"),
     ];
-    for (resource, most, what) in asked {
-        if let Some(most) = most {
+    for (resource, limited, what) in asked {
+        if let Some(most) = limits.get(limited) {
             let most = limit(resource, most).step(&format!("limit {what}"))?;
             made_limits.push(format!("{what} {most}"));
         }
@@ -87,19 +86,20 @@ pub(crate) fn prepare_walls(frame: Frame, limits: RunLimits) -> Result<(Walls, V
     drop_bounding().step("empty the capability bounding set")?;
     sys::lock_securebits().step("lock the ways by which a user ID gives rights")?;
     made.push(held("securebits", "uid 0 gives no capability, none is ambient; locked"));
-    let landlock = if frame.confined { Some(files::prepare().map_err(no_landlock)?) } else { None };
-    let reach = if frame.confined { Reach::Nobody } else { Reach::Network };
-    let filters = filters(reach).map_err(|error| no_seccomp(&error.to_string()))?;
+    let landlock = match frame.view {
+        View::Own => Some(files::prepare(frame.calls).map_err(no_landlock)?),
+        View::Host => None,
+    };
+    let filters = filters(frame.calls).map_err(|error| no_seccomp(&error.to_string()))?;
     Ok((Walls { landlock, filters }, made))
 }
 
-/// Gives up every right that the profile does not grant and enters the working directory. `secrets` are what the view hides.
-/// Returns what held.
+/// Gives up every right that the profile does not grant and enters the working directory. Returns what held.
 pub(crate) fn give_up_rights(
     frame: Frame,
     walls: Walls,
     spec: &Spec,
-    secrets: &[PathBuf],
+    seen: &Seen,
 ) -> Result<Vec<Mechanism>, NotStarted> {
     let mut made = Vec::new();
     let user = frame.user;
@@ -120,7 +120,7 @@ pub(crate) fn give_up_rights(
     // As the user that the command will be: a folder that it may not enter is refused here and not reached around.
     enter(spec)?;
     if let Some(ruleset) = walls.landlock {
-        made.push(files::raise(ruleset, &spec.workspace, secrets).map_err(no_landlock)?);
+        made.push(files::raise(ruleset, frame.calls, seen).map_err(no_landlock)?);
     }
     for filter in &walls.filters {
         seccompiler::apply_filter(filter).map_err(|error| no_seccomp(&error.to_string()))?;
@@ -154,7 +154,16 @@ pub(crate) fn become_shell(spec: &Spec) -> NotStarted {
     };
     let Some(program) = arguments.first() else { return missing("no shell was named".into()) };
     match execve(program, &arguments, &environment) {
-        Err(cause) => missing(format!("could not start {}: {cause}", program.to_string_lossy())),
+        Err(cause) => {
+            let advice = match spec.files.everywhere {
+                Access::Hidden => {
+                    "; of the host the command sees what its profile names: add `/usr`, `/bin`, `/lib` and \
+                                   `/lib64` to `readable`"
+                }
+                Access::Read | Access::Write => "",
+            };
+            missing(format!("could not start {}: {cause}{advice}", program.to_string_lossy()))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstatat};
-use provara_domain::{CREDENTIALS, Mechanism};
+use provara_domain::{Access, CREDENTIALS, Mechanism};
 
-use crate::child::{FOLDER, NotStarted, unusable};
-use crate::protocol::{Frame, Spec, User};
+use crate::child::{FOLDER, NotStarted};
+use crate::egress::{bring_up_own_loopback, listen_in_run, send_listener};
+use crate::places::{Places, hide};
+use crate::protocol::{Calls, FilesSpec, Frame, Spec, User, View};
 use crate::seal::seal_scripts;
 use crate::sys;
 
@@ -53,10 +55,13 @@ pub(crate) fn held(name: &str, detail: &str) -> Mechanism {
 }
 
 /// Leaves the server's namespaces. The next child is the first process of a new PID namespace.
-pub(crate) fn leave_namespaces(frame: Frame) -> Result<Vec<Mechanism>, Failed> {
+///
+/// `way_out` takes the listener of a frame with a proxy.
+pub(crate) fn leave_namespaces(frame: Frame, way_out: Option<OwnedFd>) -> Result<Vec<Mechanism>, Failed> {
+    const LOOPBACK: &str = "bring up the run's own loopback, for which a root server needs CAP_NET_ADMIN";
     let mut made = Vec::new();
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
-    if frame.confined {
+    if frame.calls != Calls::Host {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     if !frame.user.from_root {
@@ -68,8 +73,20 @@ pub(crate) fn leave_namespaces(frame: Frame) -> Result<Vec<Mechanism>, Failed> {
     unshare(flags).step("make mount, process, IPC and network namespaces")?;
     made.push(held("pid_namespace", "the kernel ends every process with the run"));
     made.push(held("ipc_namespace", ""));
-    if frame.confined {
-        made.push(held("network_namespace", "no interface is up, loopback included"));
+    match frame.calls {
+        Calls::Nobody => made.push(held("network_namespace", "no interface is up, loopback included")),
+        Calls::Itself => {
+            bring_up_own_loopback().step(LOOPBACK)?;
+            made.push(held("network_namespace", "loopback of its own alone"));
+        }
+        Calls::Proxy => {
+            let listener = listen_in_run().step(LOOPBACK)?;
+            let to = way_out.ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from);
+            // Before anything else is forked: no process of the run ever holds it.
+            to.and_then(|to| send_listener(&to, listener)).step("hand out the run's way out")?;
+            made.push(held("network_namespace", "loopback of its own, and on it the way out alone"));
+        }
+        Calls::Host => {}
     }
     Ok(made)
 }
@@ -87,9 +104,9 @@ fn map_same_user(user: User) -> io::Result<()> {
 /// The part of a run's view that is made before the run is known. It holds nothing of any run.
 pub(crate) struct Ground {
     /// The folders that are covered, as they are beneath: a workspace may lie below one.
-    beneath: Vec<(PathBuf, OwnedFd)>,
+    pub(crate) beneath: Vec<(PathBuf, OwnedFd)>,
     /// The folders that were made private.
-    private: Vec<&'static str>,
+    pub(crate) private: Vec<&'static str>,
 }
 
 /// Makes what is the same for every run of `frame`: the steps that do not depend on a specification, in their order.
@@ -100,7 +117,7 @@ pub(crate) fn prepare_view(frame: Frame) -> Result<(Ground, Vec<Mechanism>), Fai
     bind_nothing_back().step("keep the run's mounts to itself")?;
     cover_other_procs().step("hide other process file systems")?;
     let mut ground = Ground { beneath: Vec::new(), private: Vec::new() };
-    if frame.confined {
+    if frame.view == View::Own {
         for folder in ["/dev"].iter().chain(&PRIVATE_TMP).chain(&SERVICE_SOCKETS) {
             let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
             // What is a link or not there covers nothing by this name.
@@ -123,38 +140,58 @@ pub(crate) fn prepare_view(frame: Frame) -> Result<(Ground, Vec<Mechanism>), Fai
     Ok((ground, made))
 }
 
-/// Makes the rest of the run's view, which only its specification tells: the workspace where its name says, and what is
-/// hidden as it is at this moment. Returns what held, and what was hidden.
-pub(crate) fn finish_view(
-    frame: Frame,
-    ground: &Ground,
-    spec: &Spec,
-) -> Result<(Vec<Mechanism>, Vec<PathBuf>), NotStarted> {
+/// What a run sees, for whoever raises the next wall.
+pub(crate) struct Seen {
+    /// What is hidden, by the names that lead to it without any link.
+    pub(crate) secrets: Vec<PathBuf>,
+    /// What is granted beside what holds everywhere.
+    pub(crate) granted: Vec<(PathBuf, Access)>,
+    /// What holds everywhere.
+    pub(crate) everywhere: Access,
+}
+
+/// Makes the rest of the run's view, which only its specification tells: the places that it grants where their names say, and
+/// what is hidden as it is at this moment.
+pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<(Vec<Mechanism>, Seen), NotStarted> {
     let mut made = Vec::new();
-    let mut secrets = Vec::new();
-    if frame.confined {
-        let workspace = open_workspace(ground, spec)?;
-        // Copied before all becomes read-only, so that what the operator mounted read-only below it stays so.
-        let workspace = sys::copy_mounts(&workspace).step("copy the workspace's mounts")?;
-        read_only(&ground.private).step("make the file system read-only")?;
-        fs::create_dir_all(&spec.workspace).step("make the workspace's place")?;
-        let at = CString::new(spec.workspace.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        let at = at.step("mount the workspace")?;
-        sys::attach_mounts(&workspace, &at).step("mount the workspace")?;
-        sys::set_mount(&at, libc::MOUNT_ATTR_NODEV, 0).step("forbid devices in the workspace")?;
-        made.push(held("mount_namespace", "all but the workspace read-only; /tmp private; /run hidden"));
-        for credential in credentials(Path::new(&spec.workspace)) {
-            hide(&credential).step(&format!("hide {}", credential.display()))?;
-            secrets.push(credential);
+    let mut own_files = Vec::new();
+    let mut seen = Seen { secrets: Vec::new(), granted: Vec::new(), everywhere: spec.files.everywhere };
+    if frame.view == View::Own {
+        let places = Places::look_up(ground, spec, frame.user)?;
+        let homes = homes();
+        // Names of the host that lead to a secret by a link may be gone with the rest.
+        let mut kept_back = Vec::new();
+        if spec.files.everywhere == Access::Hidden {
+            kept_back = existing(&credentials(&homes, &spec.files.homes));
+            own_files = existing(&spec.hidden);
+            let root = places.leave_all(ground)?;
+            places.lay(vec![root])?;
+        } else {
+            read_only(&ground.private).step("make the file system read-only")?;
+            places.lay(Vec::new())?;
         }
-        // By the names that lead to them without any link.
-        secrets = existing(&secrets);
+        for (path, access) in places.accesses() {
+            match access {
+                Access::Hidden => seen.secrets.push(path.to_owned()),
+                Access::Read | Access::Write => seen.granted.push((path.to_owned(), access)),
+            }
+        }
+        made.push(held("mount_namespace", &view_in_words(&spec.files, &seen)));
+        kept_back.extend(credentials(&homes, &spec.files.homes));
+        let mut kept_back = existing(&kept_back);
+        kept_back.dedup();
+        for credential in kept_back {
+            places.hide_all(&credential)?;
+            seen.secrets.push(credential);
+        }
         made.push(held("credentials_hidden", ""));
     }
     made.extend(seal_scripts(frame, spec)?);
     // Below a private folder it is gone already.
-    let hidden = existing(&spec.hidden);
-    if !frame.confined {
+    own_files.extend(spec.hidden.iter().cloned());
+    let mut hidden = existing(&own_files);
+    hidden.dedup();
+    if frame.view == View::Host {
         // What is mounted on cannot be renamed, so nobody puts a runtime folder of their own in the place of ours.
         for folder in ancestors(&hidden) {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -165,23 +202,27 @@ pub(crate) fn finish_view(
     }
     for path in hidden {
         hide(&path).step(&format!("hide {}", path.display()))?;
-        secrets.push(path);
+        seen.secrets.push(path);
     }
     made.push(held("own_files_hidden", ""));
-    Ok((made, secrets))
+    Ok((made, seen))
 }
 
-/// Opens the workspace as the server named it when it was added, beneath whatever covers it. A link in its place, or on the
-/// way, is not followed.
-fn open_workspace(ground: &Ground, spec: &Spec) -> Result<OwnedFd, NotStarted> {
-    let workspace = Path::new(&spec.workspace);
-    let below = ground.beneath.iter().filter_map(|(folder, fd)| Some((fd, workspace.strip_prefix(folder).ok()?)));
-    // The nearest of them: `/dev/shm` before `/dev`.
-    let nearest = below.min_by_key(|(_, rest)| rest.components().count());
-    let (at, path) = nearest.map_or((AT_FDCWD, workspace), |(fd, rest)| (fd.as_fd(), rest));
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(at, path, how).map_err(|cause| unusable("workspace", cause))
+/// Which files a run sees, for its record. Names of an operator's paths stand in the profile and not in the log.
+fn view_in_words(files: &FilesSpec, seen: &Seen) -> String {
+    let all = match (files.everywhere, files.workspace) {
+        (Access::Hidden, _) => "only what is granted is there",
+        (_, Access::Write) => "all but the workspace read-only",
+        _ => "all read-only",
+    };
+    let mut words = vec![all.to_owned()];
+    let granted = |wanted| seen.granted.iter().filter(|(_, access)| *access == wanted).count();
+    if !files.paths.is_empty() {
+        let (write, read, hidden) = (granted(Access::Write), granted(Access::Read), seen.secrets.len());
+        words.push(format!("{write} places writable, {read} readable, {hidden} hidden"));
+    }
+    words.push("/tmp private; /run hidden".to_owned());
+    words.join("; ")
 }
 
 /// Makes everything read-only but what is the run's own. A read-only mount does not keep a device from being written, so no
@@ -297,18 +338,14 @@ fn tmpfs(at: &Path, options: &str) -> io::Result<()> {
     Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
 }
 
-/// Covers a folder by an empty one that nobody may enter, or a file by `/dev/null`.
-fn hide(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-        return Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some("mode=0000,size=4k,nr_inodes=1"))?);
-    }
-    mount(Some("/dev/null"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    Ok(())
+/// Every credential folder and file of the built-in profiles that is there, whatever a workspace holds.
+pub(crate) fn known_credentials() -> Vec<PathBuf> {
+    let names: Vec<String> = CREDENTIALS.iter().filter_map(|path| path.strip_prefix("~/")).map(str::to_owned).collect();
+    existing(&credentials(&homes(), &names))
 }
 
-/// Existing credential folders and files of every home that this process can look into.
-pub(crate) fn credentials(workspace: &Path) -> Vec<PathBuf> {
+/// Every home folder that this process knows of.
+fn homes() -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root")];
     homes.extend(fs::read_dir("/home").into_iter().flatten().flatten().map(|entry| entry.path()));
     homes.extend(std::env::var_os("HOME").map(PathBuf::from));
@@ -317,13 +354,17 @@ pub(crate) fn credentials(workspace: &Path) -> Vec<PathBuf> {
     homes.extend(users.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from));
     homes.sort();
     homes.dedup();
-    homes.iter().flat_map(|home| credentials_in(home)).filter(|path| !workspace.starts_with(path)).collect()
+    homes
+}
+
+/// Existing credential folders and files of every home that this process can look into.
+fn credentials(homes: &[PathBuf], names: &[String]) -> Vec<PathBuf> {
+    homes.iter().flat_map(|home| credentials_in(home, names)).collect()
 }
 
 /// Looks from the home itself: most homes of services do not exist, and the way to one is walked once.
-fn credentials_in(home: &Path) -> Vec<PathBuf> {
+fn credentials_in(home: &Path, names: &[String]) -> Vec<PathBuf> {
     let Ok(folder) = open(home, FOLDER, Mode::empty()) else { return Vec::new() };
-    let is_there = |name: &&str| fstatat(&folder, *name, AtFlags::empty()).is_ok();
-    let names = CREDENTIALS.iter().filter_map(|path| path.strip_prefix("~/"));
-    names.filter(is_there).map(|name| home.join(name)).collect()
+    let is_there = |name: &&String| fstatat(&folder, name.as_str(), AtFlags::empty()).is_ok();
+    names.iter().filter(is_there).map(|name| home.join(name)).collect()
 }

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use provara_domain::{Limit, Mechanism};
+use provara_domain::{Limit, Mechanism, Resource, ResourceLimits};
 
 use crate::confine::held;
-use crate::protocol::RunLimits;
 
 /// The name of the group that a service manager keeps the server in, beside those of the runs.
 const SERVERS: &str = "server";
@@ -147,7 +146,7 @@ impl Groups {
     ///
     /// # Errors
     /// When a limit that only a group can hold cannot be set.
-    pub(crate) fn make(delegated: &Delegated, helper: u32, limits: RunLimits) -> Result<Self, String> {
+    pub(crate) fn make(delegated: &Delegated, helper: u32, limits: ResourceLimits) -> Result<Self, String> {
         let name = format!("{PREFIX}{helper}-{}", std::process::id());
         let mut made = Self::default();
         let done = made.fill(delegated, &name, limits);
@@ -155,14 +154,14 @@ impl Groups {
             made.remove();
             return Err(format!("could not limit what a run may have by a control group: {error}; {ADVICE}"));
         }
-        if limits.memory.is_some() && made.memory_peak.is_none() {
+        if limits.get(Resource::Memory).is_some() && made.memory_peak.is_none() {
             made.remove();
             return Err(format!("could not limit memory: no control group can be made here; {ADVICE}"));
         }
         Ok(made)
     }
 
-    fn fill(&mut self, delegated: &Delegated, name: &str, limits: RunLimits) -> io::Result<()> {
+    fn fill(&mut self, delegated: &Delegated, name: &str, limits: ResourceLimits) -> io::Result<()> {
         if let Some((version, at)) = &delegated.memory {
             self.versions.push(*version);
             let at = self.folder(at.join(name))?;
@@ -175,7 +174,7 @@ impl Groups {
                 ],
                 Version::Two => ["memory.max", "memory.swap.max", "memory.peak", "memory.events"],
             };
-            if let Some(most) = limits.memory {
+            if let Some(most) = limits.get(Resource::Memory) {
                 fs::write(at.join(limit), most.to_string())?;
                 // Where the kernel counts swap: version 1 counts it together with memory, version 2 apart.
                 let with_swap = if *version == Version::One { most } else { 0 };
@@ -188,7 +187,7 @@ impl Groups {
         if let Some((version, at)) = &delegated.processes {
             self.versions.push(*version);
             let at = self.folder(at.join(name))?;
-            if let Some(most) = limits.processes {
+            if let Some(most) = limits.get(Resource::Processes) {
                 // The run's first process is ours and not the command's.
                 fs::write(at.join("pids.max"), most.saturating_add(1).to_string())?;
                 self.detail.push(format!("processes {most}"));
@@ -202,7 +201,7 @@ impl Groups {
             let file = if *version == Version::One { "cpuacct.usage" } else { "cpu.stat" };
             let at = self.folder(at.join(name))?;
             self.cpu = Some((*version, File::open(at.join(file))?));
-            self.detail.extend(limits.cpu_s.map(|most| format!("processor {most} s")));
+            self.detail.extend(limits.get(Resource::Cpu).map(|most| format!("processor {most} s")));
         }
         Ok(())
     }
@@ -230,11 +229,11 @@ impl Groups {
 
     /// Returns those of `limits` that are to be held otherwise. What the user's processes are all counted for would be met
     /// by many runs together before any of them meets its own.
-    pub(crate) const fn unheld(&self, mut limits: RunLimits) -> RunLimits {
-        if let Held::Here = self.processes {
-            limits.processes = None;
+    pub(crate) fn unheld(&self, limits: ResourceLimits) -> ResourceLimits {
+        match self.processes {
+            Held::Here => limits.without(Resource::Processes),
+            Held::Elsewhere => limits,
         }
-        limits
     }
 
     /// How often to look whether a limit was met: of version 1 the kernel does not tell.

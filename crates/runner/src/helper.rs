@@ -20,14 +20,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2};
-use provara_domain::{Limit, Mechanism, SpawnFailure, Usage};
+use provara_domain::{Limit, Mechanism, Resource, ResourceLimits, SpawnFailure, Usage};
 use provara_faults::{Place, reached};
 
 use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
 use crate::groups::{Delegated, Groups};
 use crate::protocol::{
-    BEGIN, Frame, KILL, Left, OF_A_RUN, OF_A_SPARE, Report, RunLimits, Spec, TERMINATE, Used, read_spec, receive,
+    BEGIN, Calls, Frame, KILL, Left, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec, receive, receive_any,
 };
 use crate::sys;
 
@@ -40,6 +40,8 @@ struct Spare {
     /// Where the run comes in.
     inlet: OwnedFd,
     control: UnixStream,
+    /// Where the listener of its proxy goes out, where its frame has one.
+    way_out: Option<OwnedFd>,
 }
 
 /// The one run that a spare is for.
@@ -86,8 +88,16 @@ pub fn helper_main() -> ExitCode {
 }
 
 fn next_spare(server: BorrowedFd<'_>) -> io::Result<Option<Spare>> {
-    let Some((frame, [inlet, control])) = receive::<OF_A_SPARE>(server)? else { return Ok(None) };
-    Ok(Some(Spare { frame: serde_json::from_slice(&frame)?, inlet, control: control.into() }))
+    let Some((frame, descriptors)) = receive_any(server)? else { return Ok(None) };
+    let frame: Frame = serde_json::from_slice(&frame)?;
+    let mut descriptors = descriptors.into_iter();
+    let (inlet, control, way_out) = (descriptors.next(), descriptors.next(), descriptors.next());
+    match (inlet, control, descriptors.next()) {
+        (Some(inlet), Some(control), None) if way_out.is_some() == (frame.calls == Calls::Proxy) => {
+            Ok(Some(Spare { frame, inlet, control: control.into(), way_out }))
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Forks the spare's supervisor. The helper keeps none of its descriptors.
@@ -139,10 +149,10 @@ fn report(mut control: &UnixStream, report: &Report) {
 }
 
 /// The supervisor: lives outside the run's PID namespace and ends it.
-fn supervise(spare: Spare, helper: &OwnedFd, groups: &mut Groups) {
+fn supervise(mut spare: Spare, helper: &OwnedFd, groups: &mut Groups) {
     reached(Place::SupervisorBegun);
     let refused = |message: String| failed(SpawnFailure::Refused, message, vec![]);
-    let made = match leave_namespaces(spare.frame) {
+    let made = match leave_namespaces(spare.frame, spare.way_out.take()) {
         Ok(made) => made,
         Err(error) => return report(&spare.control, &not_started(NotStarted::from(error).advised(spare.frame.user))),
     };
@@ -243,7 +253,7 @@ fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid, bou
 /// What a run may have, and what counts it.
 struct Bounds<'a> {
     groups: &'a Groups,
-    limits: RunLimits,
+    limits: ResourceLimits,
 }
 
 impl Bounds<'_> {
@@ -255,7 +265,7 @@ impl Bounds<'_> {
 
     /// When to look next, if nothing is told.
     fn soonest(&self) -> Option<Duration> {
-        let spending = self.limits.cpu_s.and_then(|_| self.until_spent());
+        let spending = self.limits.get(Resource::Cpu).and_then(|_| self.until_spent());
         spending.into_iter().chain(self.groups.rhythm()).min()
     }
 
@@ -269,12 +279,12 @@ impl Bounds<'_> {
     }
 
     fn cpu_micros(&self) -> u64 {
-        self.limits.cpu_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000))
+        self.limits.get(Resource::Cpu).map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000))
     }
 }
 
 /// What the reaped children of this process used, and which limit that shows to have been met.
-fn used(groups: &Groups, limits: RunLimits, exceeded: Option<Limit>) -> Used {
+fn used(groups: &Groups, limits: ResourceLimits, exceeded: Option<Limit>) -> Used {
     const BLOCK: u64 = 512; // in which traffic of disks is counted
     let mut usage =
         Usage { memory_peak_bytes: groups.memory_peak(), processes_peak: groups.processes_peak(), ..Usage::default() };
@@ -287,7 +297,7 @@ fn used(groups: &Groups, limits: RunLimits, exceeded: Option<Limit>) -> Used {
         usage.disk_written_bytes = count(children.block_writes()).saturating_mul(BLOCK);
     }
     // Of all processes together: each of them may have stayed within what the kernel lets one have.
-    let spent = limits.cpu_s.is_some_and(|most| usage.cpu_ms >= most.saturating_mul(1000));
+    let spent = limits.get(Resource::Cpu).is_some_and(|most| usage.cpu_ms >= most.saturating_mul(1000));
     let exceeded = exceeded.or_else(|| groups.exceeded()).or_else(|| spent.then_some(Limit::Cpu));
     Used { usage, exceeded }
 }
@@ -343,11 +353,11 @@ enum End {
 }
 
 /// The report of the shell's end. A signal that the kernel sends at a limit says which one it was.
-fn end_of(end: End, left: Left, mut used: Used, limits: RunLimits) -> Report {
+fn end_of(end: End, left: Left, mut used: Used, limits: ResourceLimits) -> Report {
     let sent = |signal, limit: Option<u64>| matches!(end, End::Signalled(found) if found == signal) && limit.is_some();
-    if sent(Signal::SIGXFSZ, limits.file_size) {
+    if sent(Signal::SIGXFSZ, limits.get(Resource::FileSize)) {
         used.exceeded = Some(Limit::FileSize);
-    } else if sent(Signal::SIGXCPU, limits.cpu_s) {
+    } else if sent(Signal::SIGXCPU, limits.get(Resource::Cpu)) {
         used.exceeded = Some(Limit::Cpu);
     }
     match end {
@@ -391,7 +401,7 @@ fn signal_number(signal: Signal) -> u8 {
 /// the shell. Returns why it did not, or nothing when there never was a run.
 fn be_shell(
     frame: Frame,
-    limits: RunLimits,
+    limits: ResourceLimits,
     control: &UnixStream,
     inlet: OwnedFd,
     mut made: Vec<Mechanism>,
@@ -412,7 +422,7 @@ fn be_shell(
         Err(error) => return Some(refused(&error)),
     };
     reached(Place::ShellReceived);
-    let (view, secrets) = match finish_view(frame, &ground, &run.spec) {
+    let (view, seen) = match finish_view(frame, &ground, &run.spec) {
         Ok(view) => view,
         Err(stopped) => return Some(stopped.advised(frame.user)),
     };
@@ -421,7 +431,7 @@ fn be_shell(
     if let Err(error) = take_streams(&run, frame) {
         return Some(refused(&error));
     }
-    match give_up_rights(frame, walls, &run.spec, &secrets) {
+    match give_up_rights(frame, walls, &run.spec, &seen) {
         Ok(rights) => made.extend(rights),
         Err(stopped) => return Some(stopped),
     }

@@ -15,6 +15,7 @@ pub mod egress;
 mod files;
 mod groups;
 mod helper;
+mod places;
 mod probe;
 mod profile;
 mod protocol;
@@ -25,8 +26,9 @@ mod sys;
 
 pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;
-pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved, unheld};
-pub use protocol::{HelperProgram, RunLimits};
+pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
+pub use protocol::HelperProgram;
 pub use runner::{
-    Chunk, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control, give_workspace,
+    Chunk, EgressConfig, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,
+    give_workspace,
 };

@@ -1,7 +1,8 @@
 //! What the server says to the helper, to supervisors and to what becomes the shell, and the short lines that come back.
 //!
 //! The server asks the helper for a *spare* under a [`Frame`]: all that can be made before the run is known. It sends two
-//! descriptors along: the spare's *inlet*, on which the run comes later, and its *control* stream. The run itself, a sealed
+//! descriptors along: the spare's *inlet*, on which the run comes later, and its *control* stream; where the frame has a proxy,
+//! also a socket by which the supervisor hands out the listener that is the run's *way out*. The run itself, a sealed
 //! [`Spec`] and its streams, goes straight through the inlet to what becomes the shell; the helper never sees one.
 
 use std::fs::File;
@@ -13,7 +14,7 @@ use nix::cmsg_space;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use provara_domain::{Limit, Mechanism, SpawnFailure, Usage};
+use provara_domain::{Access, Files, Limit, Mechanism, ResourceLimits, SpawnFailure, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -29,46 +30,42 @@ pub struct HelperProgram {
     pub opened: Option<File>,
 }
 
-/// How many descriptors accompany a frame: the inlet and the control stream.
-pub(crate) const OF_A_SPARE: usize = 2;
 /// How many descriptors accompany a run: its specification, input, output and errors.
 pub(crate) const OF_A_RUN: usize = 4;
 /// The longest line on a control stream, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
-/// What is fixed before a run is known.
+/// What is fixed before a run is known. Runs of profiles that differ in their files alone have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Frame {
-    /// Whether everything but the workspace is read-only and there is no network.
-    pub(crate) confined: bool,
+    pub(crate) view: View,
+    pub(crate) calls: Calls,
     pub(crate) user: User,
-    pub(crate) limits: RunLimits,
+    pub(crate) limits: ResourceLimits,
 }
 
-/// How much of the machine a run may use. What is absent is limited by the host alone.
+/// Whose files a run sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunLimits {
-    /// Seconds of processor time, of all processes together; a run is stopped for it in time where a control group counts
-    /// it, and each process is in any case.
-    pub cpu_s: Option<u64>,
-    /// Bytes of memory, of all processes together. Where no control group can be made, nothing runs under such a limit.
-    pub memory: Option<u64>,
-    /// Processes at a time; those of all runs together where no control group can be made.
-    pub processes: Option<u64>,
-    /// Open files of each process.
-    pub open_files: Option<u64>,
-    /// Bytes of each file that is written.
-    pub file_size: Option<u64>,
-    /// Bytes of output, both streams together.
-    pub output: Option<u64>,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum View {
+    /// What its specification says, with private folders of its own.
+    Own,
+    /// The host's, but for Provara's own.
+    Host,
 }
 
-impl Default for RunLimits {
-    /// What no honest build meets and a fork bomb does.
-    fn default() -> Self {
-        let processes = Some(4096);
-        Self { cpu_s: None, memory: None, processes, open_files: Some(4096), file_size: None, output: None }
-    }
+/// Whom a run can call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Calls {
+    /// Nobody.
+    Nobody,
+    /// Its own processes.
+    Itself,
+    /// Whom the proxy lets it.
+    Proxy,
+    /// Whom the host can.
+    Host,
 }
 
 /// Everything else that a run needs, fixed before it is sent.
@@ -79,6 +76,7 @@ pub(crate) struct Spec {
     pub(crate) workspace: String,
     /// Below the workspace, relative to it.
     pub(crate) cwd: String,
+    pub(crate) files: FilesSpec,
     /// What a command must not see: Provara's own files.
     pub(crate) hidden: Vec<PathBuf>,
     /// The working directory that was approved, where one was.
@@ -100,6 +98,28 @@ pub(crate) struct SealedScript {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+}
+
+/// Which files a run reaches, as [`provara_domain::Files`] says it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FilesSpec {
+    pub(crate) everywhere: Access,
+    pub(crate) workspace: Access,
+    /// An outer one before those in it.
+    pub(crate) paths: Vec<(PathBuf, Access)>,
+    /// Hidden below every home folder.
+    pub(crate) homes: Vec<String>,
+}
+
+impl From<&Files> for FilesSpec {
+    fn from(files: &Files) -> Self {
+        Self {
+            everywhere: files.everywhere(),
+            workspace: files.workspace(),
+            paths: files.paths().map(|(path, access)| (PathBuf::from(path.as_str()), access)).collect(),
+            homes: files.homes().map(|home| home.below_home().to_owned()).collect(),
+        }
+    }
 }
 
 /// Who the command runs as.
@@ -128,7 +148,7 @@ pub(crate) enum Report {
 }
 
 /// What a run used, and which of its limits it met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Used {
     pub(crate) usage: Usage,
     pub(crate) exceeded: Option<Limit>,
@@ -162,6 +182,13 @@ pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'
 /// # Errors
 /// When the message is none of ours: its descriptors are closed then.
 pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, [OwnedFd; N])>> {
+    let Some((bytes, received)) = receive_any(from)? else { return Ok(None) };
+    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
+    Ok(Some((bytes, <[OwnedFd; N]>::try_from(received).map_err(wrong)?)))
+}
+
+/// As [`receive`], with however many descriptors came.
+pub(crate) fn receive_any(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = [0; MAX_MESSAGE];
     let mut space = cmsg_space!([i32; OF_A_RUN]);
     let mut iov = [IoSliceMut::new(&mut bytes)];
@@ -179,9 +206,7 @@ pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option
         }
     }
     let length = message.bytes;
-    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
-    let descriptors = <[OwnedFd; N]>::try_from(received).map_err(wrong)?;
-    Ok(Some((bytes.get(..length).unwrap_or_default().to_vec(), descriptors)))
+    Ok(Some((bytes.get(..length).unwrap_or_default().to_vec(), received)))
 }
 
 /// The longest message with descriptors, in bytes. A frame has a fixed size; a run's specification is a descriptor.

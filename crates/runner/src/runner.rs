@@ -1,7 +1,11 @@
 //! The server's side: start the helper, hand it a run, stream its output, end it in time.
 
+mod job;
+mod trial;
+
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, ProfileName, Ran, Shell, SpawnFailure,
+    Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, Profile, Ran, Resource, SpawnFailure,
     Stream, Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
@@ -22,16 +26,17 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use self::job::Job;
+pub(crate) use self::job::find_shell;
 use crate::binding::{Identity, Keep, Known, Question, Site, Taken, Unmeasured, difference};
 use crate::child::NotStarted;
-use crate::probe;
+use crate::confine::held;
+use crate::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
 use crate::protocol::{
-    Frame, HelperProgram, KILL, Left, MAX_LINE, Report, RunLimits, Spec, TERMINATE, Used, User, sealed, sealed_spec,
+    Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed, sealed_spec,
 };
-use crate::spares::Spares;
+use crate::spares::{Spare, Spares};
 
-/// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The largest chunk of output.
 const CHUNK: usize = 64 * 1024;
 /// How long a read waits for more after the whole tree has ended. Only a descriptor sent out of the run can hold it open.
@@ -55,14 +60,34 @@ pub struct RunnerConfig {
     pub run_as: Option<String>,
     /// What becomes the helper.
     pub helper: HelperProgram,
-    /// What every command inherits.
+    /// The server's variables that profiles may name; each command inherits those that its own one names.
     pub environment: Vec<(String, String)>,
     /// The workspace in which the host is probed at start.
     pub workspace: String,
-    /// How much of the machine each run may use.
-    pub limits: RunLimits,
     /// Whether the profile `host` may run as the server's own user, who can reach what the mounts do not cover.
     pub allow_host_same_user: bool,
+    /// What holds for the way out of every run that has one.
+    pub egress: EgressConfig,
+}
+
+/// What the operator decided about runs that may call hosts.
+#[derive(Debug)]
+pub struct EgressConfig {
+    /// Makes a run's resolver: each has one of its own, so that none waits for another's lookups.
+    pub resolver: fn() -> Box<dyn Resolve>,
+    /// Hosts whose addresses may be private.
+    pub internal: Allowed,
+    /// Addresses by which this server is reached, beside those of this host's interfaces.
+    pub own: Vec<IpAddr>,
+    /// What each run's connections are limited to.
+    pub limits: EgressLimits,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        let resolver = || -> Box<dyn Resolve> { Box::new(SystemResolver::default()) };
+        Self { resolver, internal: Allowed::default(), own: Vec::new(), limits: EgressLimits::default() }
+    }
 }
 
 /// Why no command can be run here.
@@ -144,6 +169,8 @@ impl RunHandle {
 pub struct Runner {
     config: RunnerConfig,
     user: User,
+    /// What stands ready: the frame of the default profile, and of all that differ from it in their files alone.
+    usual: Frame,
     spares: Mutex<Spares>,
     host: HostReport,
     /// What the trial run managed, although it was confined.
@@ -162,8 +189,9 @@ impl Runner {
         let (user, run_as) = user_of(config.run_as.as_deref())?;
         let spares = Mutex::new(Spares::start(&config.helper).map_err(StartError::Helper)?);
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
+        let usual = Frame { view: View::Own, calls: Calls::Nobody, user, limits: Profile::workspace().grants().limits };
         let (known, measuring) = (Arc::default(), Arc::new(Semaphore::new(MEASURING)));
-        let mut runner = Self { config, user, spares, host, breach: None, known, measuring };
+        let mut runner = Self { config, user, usual, spares, host, breach: None, known, measuring };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -184,7 +212,7 @@ impl Runner {
     pub fn make_ready(&self) {
         // Where nothing can be confined, nothing will run.
         if self.host.problem.is_none()
-            && let Err(error) = self.spares().fill(self.frame(true), &self.config.helper)
+            && let Err(error) = self.spares().fill(self.usual, &self.config.helper)
         {
             tracing::warn!(%error, "could not make ready for the next run");
         }
@@ -192,10 +220,6 @@ impl Runner {
 
     fn spares(&self) -> MutexGuard<'_, Spares> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    const fn frame(&self, confined: bool) -> Frame {
-        Frame { confined, user: self.user, limits: self.config.limits }
     }
 
     /// Returns what this machine finds of a plan that would run at `site`, with the profile of that digest: what a decision
@@ -246,7 +270,9 @@ impl Runner {
         }
     }
 
-    /// Runs what `claim` permits, at `site`, and returns when no process of it is left.
+    /// Runs what `claim` permits, at `site` and under `profile`, and returns when no process of it is left.
+    ///
+    /// `profile` MUST be what was decided on: whoever holds the claim has compared its digest.
     ///
     /// Output goes to `output` as it comes; a slow receiver slows the command, a gone one does not.
     ///
@@ -255,6 +281,7 @@ impl Runner {
     pub async fn run(
         &self,
         claim: Claim,
+        profile: &Profile,
         site: &Site,
         started_at: Timestamp,
         output: mpsc::Sender<Chunk>,
@@ -263,14 +290,14 @@ impl Runner {
         let limit = Duration::from_secs(u64::from(claim.limits().timeout_s));
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
-        let ready = match self.spec(&claim, &site.workspace) {
-            Ok((frame, spec)) => self.check(&claim, site).await.map(|taken| (frame, spec, taken)),
+        let ready = match self.job(&claim, profile, &site.workspace) {
+            Ok(job) => self.check(&claim, site).await.map(|taken| (job, taken)),
             Err(outcome) => Err(outcome),
         };
         let ended = match ready {
-            Ok((frame, mut spec, taken)) => {
-                let bound = taken.map(|taken| Bound::to(&mut spec, taken));
-                let mut ended = self.execute(frame, &spec, &input, limit, output, control).await?;
+            Ok((mut job, taken)) => {
+                let bound = taken.map(|taken| Bound::to(&mut job.spec, taken));
+                let mut ended = self.execute(&job, &input, limit, output, control).await?;
                 if let Some(bound) = bound {
                     bound.tell(&mut ended.mechanisms).await;
                 }
@@ -293,107 +320,30 @@ impl Runner {
         })
     }
 
-    fn spec(&self, claim: &Claim, workspace: &str) -> Result<(Frame, Spec), Outcome> {
-        let plan = claim.plan();
-        let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
-        if let Some(message) = self.breach.clone() {
-            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message });
-        }
-        let confined = match claim.profile().as_str() {
-            ProfileName::WORKSPACE => true,
-            ProfileName::HOST if self.user.from_root || self.config.allow_host_same_user => false,
-            ProfileName::HOST => {
-                let why = "the profile `host` would run as the server's own user and could approve other commands; run \
-                           the server as root, or set AGENT_HUB_ALLOW_HOST_SAME_USER=1";
-                return Err(refused(why.into()));
-            }
-            other => return Err(refused(format!("this runner has no profile called `{other}`"))),
-        };
-        // By components: `/srv/work2` does not lie in `/srv/work`.
-        let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
-        let Some(cwd) = cwd else { return Err(refused("the working directory lies outside the workspace".into())) };
-        let Some(shell) = find_shell(plan.shell) else {
-            let message = format!("`{}` is not installed on this host", plan.shell.as_str());
-            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Missing, message });
-        };
-        let mut arguments = vec![shell];
-        arguments.extend(plan.shell.arguments().iter().map(|argument| (*argument).to_owned()));
-        arguments.push(plan.command.as_str().to_owned());
-        let mut environment = self.config.environment.clone();
-        environment.push(("PATH".into(), PATH.into()));
-        environment.push(("HOME".into(), workspace.into()));
-        // What the plan names comes last and so wins; the approver has seen it.
-        for (name, value) in &plan.env {
-            environment.retain(|(known, _)| known != name.as_str());
-            environment.push((name.as_str().to_owned(), value.clone()));
-        }
-        Ok((self.frame(confined), self.spec_of(arguments, environment, workspace, cwd)))
-    }
-
-    fn spec_of(&self, arguments: Vec<String>, environment: Vec<(String, String)>, workspace: &str, cwd: &str) -> Spec {
-        let (workspace, cwd) = (workspace.to_owned(), cwd.to_owned());
-        let (hidden, cwd_dev_ino, scripts, bytes) = (self.own_files(), None, Vec::new(), Vec::new());
-        Spec { arguments, environment, workspace, cwd, hidden, cwd_dev_ino, scripts, bytes }
-    }
-
-    fn own_files(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.config.runtime).chain(&self.config.protected).cloned().collect()
-    }
-
-    /// Attempts under the default profile what must not work there: what is reported is what held, not what a version number
-    /// promises.
-    async fn probe(&mut self) {
-        let mut arguments = ["/bin/sh", "-c", probe::SCRIPT, "sh"].map(str::to_owned).to_vec();
-        arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
-        let spec = self.spec_of(arguments, Vec::new(), &self.config.workspace, "");
-        let (sender, _) = mpsc::channel(1);
-        let (_, control) = control();
-        match self.execute(self.frame(true), &spec, &[], Duration::from_secs(10), sender, control).await {
-            Ok(Ended { outcome: Outcome::Exited { code: 0 }, mechanisms, .. }) => self.host.mechanisms = mechanisms,
-            Ok(Ended { outcome: Outcome::Exited { code }, mechanisms, .. }) => {
-                let act = probe::managed(code).unwrap_or("not run a trial script");
-                let problem = format!(
-                    "a trial command could {act}, though it was confined; nothing is run until `provara doctor` finds \
-                     this host sound: try another kernel, and report it"
-                );
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(problem.clone());
-                self.breach = Some(problem);
-            }
-            Ok(Ended { outcome: Outcome::SpawnFailed { message, .. }, mechanisms, .. }) => {
-                self.host.mechanisms = mechanisms;
-                self.host.problem = Some(message);
-            }
-            Ok(Ended { outcome, .. }) => self.host.problem = Some(format!("a trial run ended as {}", outcome.as_str())),
-            Err(Lost) => self.host.problem = Some("a trial run was lost".into()),
-        }
-    }
-
     async fn execute(
         &self,
-        frame: Frame,
-        spec: &Spec,
+        job: &Job,
         input: &[u8],
         limit: Duration,
         output: mpsc::Sender<Chunk>,
         mut control: RunControl,
     ) -> Result<Ended, Lost> {
         let begun = Instant::now();
-        let streams = match self.hand_over(frame, spec, input) {
+        let Streams { stdout, stderr, control: stream, egress } = match self.hand_over(job, input).await {
             Ok(streams) => streams,
-            Err(error) => {
+            Err(NotHandedOver::Io(error)) => {
                 let message = format!("could not hand the run over: {error}");
                 let outcome = Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
                 return Ok(Ended::at_once(outcome));
             }
+            Err(NotHandedOver::Ended(ended)) => return Ok(*ended),
         };
-        let (stdout, stderr) = (streams.stdout, streams.stderr);
         let (gone, ended) = watch::channel(false);
-        let most = frame.limits.output.unwrap_or(u64::MAX);
+        let most = job.frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
         let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
         let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
-        let (reports, mut asks) = streams.control.into_split();
+        let (reports, mut asks) = stream.into_split();
         let mut reports = BufReader::new(reports);
         let mut line = Vec::new();
         let mut state = Watched::default();
@@ -433,6 +383,11 @@ impl Runner {
                 }
             }
         }
+        // Nobody of the run is left to speak through it.
+        let network = match egress {
+            Some(egress) => Some(egress.stop().await),
+            None => None,
+        };
         gone.send_replace(true);
         let written = [out.await.unwrap_or(0), err.await.unwrap_or(0)];
         if meter.is_spent() {
@@ -441,26 +396,80 @@ impl Runner {
         if let Some(limit) = state.exceeded {
             why.get_or_insert(Outcome::LimitExceeded { limit });
         }
-        let usage = if state.begun { state.usage } else { None };
+        let usage = if state.begun { state.usage.take().map(|usage| Usage { network, ..usage }) } else { None };
+        if let Some(policy) = job.egress.as_ref().filter(|_| state.begun) {
+            state.mechanisms.push(held("egress_proxy", &policy.allowed.in_short()));
+        }
         let outcome = state.outcome(why).ok_or(Lost)?;
         Ok(Ended { outcome, mechanisms: state.mechanisms, written, usage })
     }
 
-    fn hand_over(&self, frame: Frame, spec: &Spec, input: &[u8]) -> io::Result<Streams> {
-        let spec = sealed_spec(spec)?;
+    async fn hand_over(&self, job: &Job, input: &[u8]) -> Result<Streams, NotHandedOver> {
+        let spec = sealed_spec(&job.spec)?;
         let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
-        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
         let descriptors = [spec.as_fd(), input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
         reached(Place::RunReady);
-        let control = self.spares().hand_over(frame, descriptors, &self.config.helper)?;
+        let (control, egress) = match &job.egress {
+            None => (self.spares().hand_over(job.frame, descriptors, &self.config.helper)?, None),
+            Some(policy) => {
+                let (spare, egress) = self.with_a_way_out(job.frame, policy).await?;
+                (spare.begin(descriptors)?, Some(egress))
+            }
+        };
         reached(Place::RunHandedOver);
         control.set_nonblocking(true)?;
         Ok(Streams {
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
             control: UnixStream::from_std(control)?,
+            egress,
         })
+    }
+
+    /// Makes a spare with a proxy that serves it: nothing of a command begins before its way out is guarded.
+    async fn with_a_way_out(&self, frame: Frame, policy: &EgressPolicy) -> Result<(Spare, Egress), NotHandedOver> {
+        let mut spare = self.spares().make(frame, &self.config.helper)?;
+        let listener = tokio::time::timeout(PATIENCE, spare.way_out()).await;
+        match listener.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(listener) => {
+                let egress = Egress::start(listener, policy.clone(), (self.config.egress.resolver)())?;
+                Ok((spare, egress))
+            }
+            Err(error) => Err(why_no_way_out(spare.given_up(), &error).await),
+        }
+    }
+}
+
+/// What the supervisor says of a way out that did not come about.
+async fn why_no_way_out(control: std::os::unix::net::UnixStream, error: &io::Error) -> NotHandedOver {
+    let said = async {
+        control.set_nonblocking(true)?;
+        let (reports, _) = UnixStream::from_std(control)?.into_split();
+        io::Result::Ok(next_report(&mut BufReader::new(reports), &mut Vec::new()).await)
+    };
+    let said = tokio::time::timeout(PATIENCE, said).await;
+    let (failure, message, mechanisms) = match said {
+        Ok(Ok(Some(Report::Failed { failure, message, mechanisms }))) => (failure, message, mechanisms),
+        _ => {
+            let message = format!("could not make the run's way out: {error}; run it again, and see the server's log");
+            (SpawnFailure::Confinement, message, Vec::new())
+        }
+    };
+    let outcome = Outcome::SpawnFailed { failure, message };
+    NotHandedOver::Ended(Box::new(Ended { mechanisms, ..Ended::at_once(outcome) }))
+}
+
+/// Why a run was not handed over.
+enum NotHandedOver {
+    Io(io::Error),
+    Ended(Box<Ended>),
+}
+
+impl From<io::Error> for NotHandedOver {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
@@ -504,6 +513,7 @@ struct Streams {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     control: UnixStream,
+    egress: Option<Egress>,
 }
 
 struct Ended {
@@ -648,11 +658,6 @@ async fn forward(
 async fn long_after(mut ended: watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
     tokio::time::sleep(DRAIN).await;
-}
-
-pub(crate) fn find_shell(shell: Shell) -> Option<String> {
-    let name = shell.as_str();
-    PATH.split(':').map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).is_file())
 }
 
 fn user_of(asked: Option<&str>) -> Result<(User, String), StartError> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::net::TcpListener;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -11,7 +12,10 @@ use std::process::{Child, Command, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::protocol::{BEGIN, Frame, HelperProgram, OF_A_RUN, send};
+use tokio::io::Interest;
+
+use crate::egress::receive_listener;
+use crate::protocol::{BEGIN, Calls, Frame, HelperProgram, OF_A_RUN, send};
 
 /// How many spares stand ready: more than one, since runs come close after each other.
 const READY: usize = 4;
@@ -33,11 +37,13 @@ struct Helper {
 
 /// Processes that are ready to become a run under `frame`, or soon will be.
 #[derive(Debug)]
-struct Spare {
+pub(crate) struct Spare {
     frame: Frame,
     /// Read by what becomes the shell, and by nobody else.
     inlet: OwnedFd,
     control: UnixStream,
+    /// Where the listener of its proxy comes out, where its frame has one.
+    way_out: Option<UnixStream>,
 }
 
 impl Spares {
@@ -73,12 +79,7 @@ impl Spares {
                 return Ok(spare.control);
             }
         }
-        let mut spare = self.make(frame, program)?;
-        match spare.become_run(descriptors) {
-            // One that ended so soon has said why on its control stream, if it could.
-            Ok(()) | Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(spare.control),
-            Err(cause) => Err(cause.into()),
-        }
+        self.make(frame, program)?.begin(descriptors)
     }
 
     /// Ends the helper and every spare. Runs that are still going have supervisors of their own.
@@ -104,7 +105,7 @@ impl Spares {
     }
 
     /// Has the helper make a spare; if it died, a new one.
-    fn make(&mut self, frame: Frame, program: &HelperProgram) -> io::Result<Spare> {
+    pub(crate) fn make(&mut self, frame: Frame, program: &HelperProgram) -> io::Result<Spare> {
         match self.helper.make(frame) {
             Ok(spare) => return Ok(spare),
             Err(nix::Error::EPIPE | nix::Error::ECONNRESET | nix::Error::ECONNREFUSED | nix::Error::ENOTCONN) => {}
@@ -122,6 +123,29 @@ impl Spare {
     /// Whether nothing was heard of it: one that spoke before it had a run has failed, and one that ended is gone.
     fn is_quiet(&self) -> bool {
         poll(&mut [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
+    }
+
+    /// Returns the listener that its supervisor made for its proxy, once that is there.
+    pub(crate) async fn way_out(&mut self) -> io::Result<TcpListener> {
+        let socket = self.way_out.take().ok_or(io::ErrorKind::NotFound)?;
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UnixStream::from_std(socket)?;
+        // Its end closes the other one, so this waits no longer than its supervisor lives.
+        socket.async_io(Interest::READABLE, || receive_listener(&socket)).await
+    }
+
+    /// Gives up on it, and returns what is heard of it.
+    pub(crate) fn given_up(self) -> UnixStream {
+        self.control
+    }
+
+    /// Spends it on a run, and returns the run's control stream.
+    pub(crate) fn begin(mut self, descriptors: [BorrowedFd<'_>; OF_A_RUN]) -> io::Result<UnixStream> {
+        match self.become_run(descriptors) {
+            // One that ended so soon has said why on its control stream, if it could.
+            Ok(()) | Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(self.control),
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     /// Spends it on a run. After an error it has not got it.
@@ -156,8 +180,11 @@ impl Helper {
         let (inlet, their_inlet) = seqpacket_pair()?;
         let (control, their_control) = UnixStream::pair().map_err(errno)?;
         let wanted = serde_json::to_vec(&frame).map_err(|_| nix::Error::EINVAL)?;
-        send(self.socket.as_fd(), &wanted, &[their_inlet.as_fd(), their_control.as_fd()])?;
-        Ok(Spare { frame, inlet, control })
+        let mut descriptors = vec![their_inlet.as_fd(), their_control.as_fd()];
+        let out = if frame.calls == Calls::Proxy { Some(UnixStream::pair().map_err(errno)?) } else { None };
+        descriptors.extend(out.as_ref().map(|(_, theirs)| theirs.as_fd()));
+        send(self.socket.as_fd(), &wanted, &descriptors)?;
+        Ok(Spare { frame, inlet, control, way_out: out.map(|(ours, _)| ours) })
     }
 
     /// Whether its end of the socket is open: it closes at its death, before anything that its spares would notice.

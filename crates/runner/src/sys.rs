@@ -53,17 +53,44 @@ pub(crate) fn copy_mounts(folder: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Puts what [`copy_mounts`] returned into the tree.
-pub(crate) fn attach_mounts(copy: &OwnedFd, at: &std::ffi::CStr) -> io::Result<()> {
-    // SAFETY: the descriptor is open and both paths are C strings that live until the call returns.
+/// Sets attributes of what [`copy_mounts`] returned, before anybody sees it.
+pub(crate) fn set_mounts(copy: &OwnedFd, attr_set: u64) -> io::Result<()> {
+    set_opened(copy, attr_set, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)
+}
+
+/// Makes one mount read-only, and none below it. `root` is the mount's root.
+pub(crate) fn close_mount(root: &OwnedFd) -> io::Result<()> {
+    set_opened(root, libc::MOUNT_ATTR_RDONLY, libc::AT_EMPTY_PATH)
+}
+
+fn set_opened(mount: &OwnedFd, attr_set: u64, flags: i32) -> io::Result<()> {
+    let mut attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the descriptor is open while the call lasts, the path is an empty C string, and the structure lives until the
+    // call returns; its size is passed as documented in mount_setattr(2). The kernel reads both and keeps neither.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw mut attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts what [`copy_mounts`] returned upon what was opened.
+pub(crate) fn attach_mounts(copy: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open while the call lasts, and both paths are empty C strings, as move_mount(2) asks.
     let done = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             copy.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            at.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            onto.as_raw_fd(),
+            c"".as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -144,7 +144,10 @@ async fn status(State(app): State<App>) -> Response {
 async fn health(State(app): State<App>, Caller(who): Caller) -> Response {
     let counts = app.gateway.counts();
     let now = app.gateway.now();
-    let confinement = if who.is_only_agent() { None } else { app.gateway.host_report() };
+    let confinement = match app.gateway.host_report().filter(|_| !who.is_only_agent()) {
+        Some(report) => Some(wire::Confinement::new(report, app.gateway.tried_profiles().await)),
+        None => None,
+    };
     axum::Json(wire::Health {
         status: "healthy",
         uptime_seconds: now.since(app.started_at).as_secs_f64(),
@@ -152,7 +155,7 @@ async fn health(State(app): State<App>, Caller(who): Caller) -> Response {
         pending_count: counts.pending,
         runs_count: counts.runs,
         timestamp: now.rfc3339(),
-        confinement: confinement.map(wire::Confinement::from),
+        confinement,
     })
     .into_response()
 }

@@ -572,7 +572,7 @@ pub(crate) struct Enforced<'a> {
 /// What all processes of a run used of the machine. What the host cannot count is null.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RunUsage)]
-pub(crate) struct Usage {
+pub(crate) struct Usage<'a> {
     /// Processor time, user and system together.
     cpu_ms: u64,
     /// The most memory that the largest process held.
@@ -587,10 +587,67 @@ pub(crate) struct Usage {
     /// The most processes at a time. Counted by a control group alone.
     #[schema(required)]
     processes_peak: Option<u64>,
+    /// What passed through the proxy and what that refused; null where the profile has none.
+    #[schema(required)]
+    network: Option<NetworkUse<'a>>,
 }
 
-impl From<provara_domain::Usage> for Usage {
-    fn from(used: provara_domain::Usage) -> Self {
+/// What a run's network was used for.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NetworkUse<'a> {
+    destinations: Vec<Traffic<'a>>,
+    /// What was refused, by destination and reason: the first 64 of them.
+    refusals: Vec<Refused<'a>>,
+    /// How many refusals there were in all.
+    refused: u64,
+}
+
+/// The traffic with one destination.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Traffic<'a> {
+    /// `name:port`, or null for all beyond the first 64 together.
+    #[schema(required)]
+    destination: Option<&'a str>,
+    connections: u64,
+    /// Bytes that went there.
+    sent: u64,
+    /// Bytes that came back.
+    received: u64,
+}
+
+/// One kind of refusal.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Refused<'a> {
+    /// `name:port`, or null where none was named.
+    #[schema(required)]
+    destination: Option<&'a str>,
+    reason: &'a str,
+    count: u64,
+}
+
+impl<'a> From<&'a provara_domain::NetworkUse> for NetworkUse<'a> {
+    fn from(used: &'a provara_domain::NetworkUse) -> Self {
+        let traffic = |it: &'a provara_domain::Traffic| Traffic {
+            destination: it.destination.as_deref(),
+            connections: it.connections,
+            sent: it.sent,
+            received: it.received,
+        };
+        let refused = |it: &'a provara_domain::Refused| Refused {
+            destination: it.destination.as_deref(),
+            reason: &it.reason,
+            count: it.count,
+        };
+        Self {
+            destinations: used.destinations.iter().map(traffic).collect(),
+            refusals: used.refusals.iter().map(refused).collect(),
+            refused: used.refused,
+        }
+    }
+}
+
+impl<'a> From<&'a provara_domain::Usage> for Usage<'a> {
+    fn from(used: &'a provara_domain::Usage) -> Self {
         Self {
             cpu_ms: used.cpu_ms,
             largest_process_bytes: used.largest_process_bytes,
@@ -598,6 +655,7 @@ impl From<provara_domain::Usage> for Usage {
             disk_read_bytes: used.disk_read_bytes,
             disk_written_bytes: used.disk_written_bytes,
             processes_peak: used.processes_peak,
+            network: used.network.as_ref().map(NetworkUse::from),
         }
     }
 }
@@ -622,7 +680,7 @@ pub(crate) struct Run<'a> {
     enforced: Option<Enforced<'a>>,
     /// Null while it runs, where it is lost, and where it never began.
     #[schema(required)]
-    usage: Option<Usage>,
+    usage: Option<Usage<'a>>,
     /// How many bytes the command wrote, kept or not.
     stdout_bytes: u64,
     /// How many bytes the command wrote, kept or not.
@@ -666,7 +724,7 @@ impl<'a> Run<'a> {
             exit_code: run.outcome.as_ref().and_then(provara_domain::Outcome::exit_code),
             enforced: enforced
                 .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
-            usage: run.usage.map(Usage::from),
+            usage: run.usage.as_ref().map(Usage::from),
             stdout_bytes: run.stdout_bytes,
             stderr_bytes: run.stderr_bytes,
             redactions: run.redactions,
@@ -834,12 +892,31 @@ pub(crate) struct Confinement<'a> {
     /// Why commands cannot be confined here, where that is so.
     #[schema(required)]
     problem: Option<&'a str>,
+    /// Every loaded profile.
+    profiles: Vec<TriedProfile<'a>>,
 }
 
-impl<'a> From<&'a provara_gateway::HostReport> for Confinement<'a> {
-    fn from(known: &'a provara_gateway::HostReport) -> Self {
-        let mechanisms = mechanisms(&known.mechanisms);
-        Self { run_as: &known.run_as, mechanisms, problem: known.problem.as_deref() }
+/// Whether this host can hold a profile.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TriedProfile<'a> {
+    name: &'a str,
+    /// Why commands are not run under it here, where that is so. Tried once, when somebody first asked.
+    #[schema(required)]
+    problem: Option<&'a str>,
+}
+
+impl<'a> Confinement<'a> {
+    pub(crate) fn new(known: &'a provara_gateway::HostReport, tried: &'a [provara_gateway::TriedProfile]) -> Self {
+        let profile = |it: &'a provara_gateway::TriedProfile| TriedProfile {
+            name: it.name.as_str(),
+            problem: it.problem.as_deref(),
+        };
+        Self {
+            run_as: &known.run_as,
+            mechanisms: mechanisms(&known.mechanisms),
+            problem: known.problem.as_deref(),
+            profiles: tried.iter().map(profile).collect(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Erasing what a settled plan said and wrote. Its identifiers, digests, times and rules stay, and so does the whole log,
 //! which never held anything else.
 
-use provara_domain::{CommandText, EventBody, Judgement, Name, Nonce, Plan, PlanId, Status, Timestamp};
+use provara_domain::{CommandText, EventBody, Judgement, Name, Nonce, Plan, PlanId, Status, Timestamp, Usage};
 use rusqlite::params;
 use rusqlite::types::Value;
 
@@ -32,6 +32,14 @@ impl Store {
                 ("denied_before_plan", Value::Null),
                 ("measured", Value::Null),
                 ("judgement", codec::json("judgement", &rules_alone(&found.judgement))?.into()),
+                (
+                    "run_usage",
+                    match found.run.as_ref().and_then(|run| run.usage.as_ref()) {
+                        // Whom it spoke to is what it said.
+                        Some(usage) => codec::json("usage", &Usage { network: None, ..usage.clone() })?.into(),
+                        None => Value::Null,
+                    },
+                ),
                 ("erased_at", cause.at.as_millis().into()),
             ];
             let erased = step(tx, &found, &set, EventBody::PlanErased { digest: found.digest.clone() }, cause)?;

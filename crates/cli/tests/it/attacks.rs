@@ -784,17 +784,33 @@ fn attack_31_a_command_changes_nothing_that_guards_it() {
 
 #[test]
 fn attack_32_what_cannot_be_confined_as_approved_is_not_run() {
-    let server = Served::new();
-    for profile in ["read-only", "network", "none", "auto", "off", "Workspace", "HOST", "host ", ""] {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let none = root.path().join("none");
+    let own = format!(
+        "[[profile]]\nname = 'away'\nuser = 'no-such-user'\n[[profile]]\nname = 'gone'\nextends = 'workspace'\nwritable = \
+         ['workspace', '{}']\n",
+        none.display()
+    );
+    fs::write(root.path().join("profiles.toml"), own).unwrap();
+    let (process, base) = start(root.path());
+    let server = Served { root, process, base };
+    let approve = |profile: &str| {
         let id = server.plan("echo ran");
-        let (status, answer) = server.by(
-            &server.operator(),
-            "POST",
-            &format!("/approve/{id}"),
-            &json!({ "profile": profile, "reason": "x" }),
-        );
-        let refused = status != 200 || answer["outcome"]["kind"] == "spawn_failed";
-        assert!(refused && !answer.to_string().contains("ran\\n"), "{profile:?}: {status} {answer}");
+        let body = json!({ "profile": profile, "reason": "x" });
+        server.by(&server.operator(), "POST", &format!("/approve/{id}"), &body)
+    };
+    for profile in ["none", "auto", "off", "Workspace", "HOST", "host ", ""] {
+        let (status, answer) = approve(profile);
+        assert!(status != 200 && !answer.to_string().contains("ran\\n"), "{profile:?}: {status} {answer}");
+    }
+    for (profile, failure, told) in
+        [("away", "confinement", "runs as `no-such-user`"), ("gone", "missing", "is not there; make it")]
+    {
+        let (_, answer) = approve(profile);
+        let outcome = &answer["outcome"];
+        assert_eq!((&outcome["kind"], &outcome["failure"]), (&json!("spawn_failed"), &json!(failure)), "{answer}");
+        assert!(outcome["message"].as_str().unwrap().contains(told) && answer["stdout"] == "", "{answer}");
     }
     let run = server.approved("echo ran");
     let held: Vec<_> = run["enforced"]["mechanisms"].as_array().into_iter().flatten().collect();

@@ -163,10 +163,14 @@ fn the_command_line_shows_words_and_passes_on_what_an_approver_changes() {
         .unwrap();
     assert!(stderr(&asked).contains("runs with network\n  - writes only below workspace/"), "{asked:?}");
     assert!(stderr(&asked).contains("network to any host but this one"), "{asked:?}");
-    // This runner holds no lowered limits yet, and says so instead of running without.
-    let held = call(&["approve", &id, "--yes", "--timeout", "5", "--limit", "memory=536870912"]);
+    // A lowered limit holds.
+    let held = call(&["approve", &id, "--yes", "--timeout", "5", "--limit", "open_files=64"]);
     let told = String::from_utf8(held.stdout).unwrap();
-    assert!(told.contains("spawn_failed (confinement): this runner cannot hold 512 MiB of memory yet"), "{told}");
+    assert!(told.contains("exit") && !told.contains("spawn_failed"), "{told}");
+    let id = server.plan("ulimit -Hn");
+    let held = call(&["--json", "approve", &id, "--yes", "--limit", "open_files=64"]);
+    let told: Value = serde_json::from_slice(&held.stdout).unwrap();
+    assert_eq!(told["stdout"], "64\n", "{told}");
 }
 
 #[test]
@@ -252,7 +256,13 @@ fn a_file_that_exposes_provara_or_is_not_the_operators_starts_no_server() {
 /// As many commands as a server runs at once keep the next from being claimed, until the server is gone.
 #[test]
 fn a_profile_that_changed_since_the_decision_is_not_run() {
-    let mut server = served(example());
+    let root = folder();
+    let cache = root.path().join("cache");
+    fs::create_dir_all(cache.join("private")).unwrap();
+    let profiles = example().replace("/srv/cache", cache.to_str().unwrap());
+    fs::write(root.path().join("profiles.toml"), &profiles).unwrap();
+    let (process, base) = start(root.path());
+    let mut server = Served { root, process, base };
     let operator = server.operator();
     let approve = |server: &Served, command: &str, body: Value| {
         let id = server.plan(command);
@@ -270,8 +280,7 @@ fn a_profile_that_changed_since_the_decision_is_not_run() {
     };
     until("32 runs", || running(&server) == 32);
     let chosen = |profile: &str| json!({ "profile": profile, "reason": "a test" });
-    let [changed, kept] =
-        ["sources", "kept"].map(|profile| (profile, approve(&server, "touch ran", chosen(profile)))).map(|(_, id)| id);
+    let [changed, kept] = ["sources", "kept"].map(|it| approve(&server, &format!("touch {it}"), chosen(it)));
     let look = |server: &Served, id: &str| server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1;
     assert_eq!(
         (&look(&server, &changed)["state"], &look(&server, &kept)["state"]),
@@ -280,17 +289,81 @@ fn a_profile_that_changed_since_the_decision_is_not_run() {
     server.process.kill().unwrap();
     server.process.wait().unwrap();
     let root = server.root.path().to_owned();
-    let other = example().replace("static.crates.io:443", "elsewhere.example:443");
+    let other = profiles.replace("static.crates.io:443", "elsewhere.example:443");
     fs::write(root.join("profiles.toml"), other).unwrap();
     (server.process, server.base) = start(&root);
     until("the end of both", || [&changed, &kept].iter().all(|id| look(&server, id)["state"] == "finished"));
     let failure = |id: &str| look(&server, id)["run"]["outcome"]["failure"].clone();
     assert_eq!(failure(&changed), "changed", "{}", look(&server, &changed));
-    // The same as decided on, but not a profile that this runner can hold yet.
-    assert_eq!(failure(&kept), "confinement", "{}", look(&server, &kept));
-    assert!(!root.join("workspace/ran").exists());
+    // The same as decided on, so it runs.
+    assert_eq!(look(&server, &kept)["run"]["exit_code"], 0, "{}", look(&server, &kept));
+    assert!(!root.join("workspace/sources").exists() && root.join("workspace/kept").exists());
     let (status, again) = server.by(&operator, "POST", &format!("/reopen/{changed}"), &Value::Null);
     assert_eq!((status, &again["state"]), (200, &json!("pending")), "{again}");
+}
+
+/// The whole way of each profile, with the real resolver: what a plan is approved with is what holds, and the record says so.
+#[test]
+fn every_profile_holds_or_is_told_about_beforehand() {
+    let server = served(example());
+    let operator = server.operator();
+    let (_, health) = server.by(&operator, "GET", "/health", &Value::Null);
+    let problem = |name: &str| {
+        let all = health["confinement"]["profiles"].as_array().unwrap();
+        all.iter().find(|it| it["name"] == name).unwrap()["problem"].clone()
+    };
+    let root = nix::unistd::Uid::effective().is_root();
+    for name in ["network", "read-only", "workspace"] {
+        assert_eq!(problem(name), Value::Null, "{health}");
+    }
+    assert_eq!(problem("host").is_null(), root, "{health}");
+    if !Path::new("/srv/cache").exists() {
+        assert!(
+            problem("kept").as_str().unwrap().starts_with("the profile's place `/srv/cache` is not there"),
+            "{health}"
+        );
+        let doctor = provara(server.root.path(), &["doctor"]);
+        let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(told.contains("the profile kept does not hold here: the profile's place"), "{told}");
+        assert!(told.contains("profiles that hold here: ") && told.contains("network, read-only"), "{told}");
+    }
+    assert_eq!(server.by(&server.agent(), "GET", "/health", &Value::Null).1["confinement"], Value::Null);
+    let run = |command: &str, profile: &str| {
+        let id = server.plan(command);
+        let body = json!({ "profile": profile, "reason": "a test" });
+        let (status, answer) = server.by(&operator, "POST", &format!("/approve/{id}"), &body);
+        assert_eq!(status, 200, "{answer}");
+        (id.clone(), server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null).1["run"].clone())
+    };
+    let (_, ran) = run("touch x; echo $?; touch /tmp/x; echo $?", "read-only");
+    assert_eq!((&ran["stdout"], &ran["enforced"]["profile"]), (&json!("1\n0\n"), &json!("read-only")), "{ran}");
+    let port = server.base.rsplit(':').next().unwrap();
+    let curl = "curl -sS -m 20 -o /dev/null -w '%{http_code}\n'";
+    let calls = format!(
+        "{curl} http://nobody.invalid/; {curl} --noproxy '' http://127.0.0.1:{port}/status; {curl} --noproxy '' \
+         http://localhost:{port}/status; {curl} --noproxy '*' http://127.0.0.1:{port}/status"
+    );
+    let (id, ran) = run(&calls, "network");
+    assert_eq!(ran["stdout"], "502\n400\n400\n000\n", "{ran}");
+    let used = &ran["usage"]["network"];
+    assert_eq!((&used["refused"], &used["destinations"]), (&json!(3), &json!([])), "{ran}");
+    let told =
+        json!({ "destination": "nobody.invalid:80", "reason": "its name does not lead to an address", "count": 1 });
+    assert!(used["refusals"].as_array().unwrap().contains(&told), "{used}");
+    let held = ran["enforced"]["mechanisms"].as_array().unwrap();
+    assert!(held.iter().any(|it| it["name"] == "egress_proxy" && it["held"] == true), "{ran}");
+    let (_, log) = server.by(&operator, "GET", "/audit?limit=500", &Value::Null);
+    assert!(!log.to_string().contains("nobody.invalid"), "the log tells whom a command called");
+    // Whom it spoke to is part of what is erased.
+    let (status, erased) = server.by(&operator, "POST", "/erase", &json!({ "plan": id }));
+    assert_eq!(status, 200, "{erased}");
+    let (_, after) = server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null);
+    assert_eq!(after["run"]["usage"]["network"], Value::Null, "{after}");
+    assert!(after["run"]["usage"]["cpu_ms"].is_u64(), "{after}");
+    if root {
+        let (_, ran) = run("touch x && echo written", "host");
+        assert_eq!(ran["stdout"], "written\n", "{ran}");
+    }
 }
 
 #[test]

@@ -211,6 +211,10 @@ fn with_the_rights_that_the_unit_leaves_the_server_runs_and_ends_commands() {
     let server = Served { root, process, base };
     let run = server.approved("id -u; echo kept > file && cat file; grep -h CapEff /proc/self/status");
     assert_eq!(run["stdout"], format!("{}\nkept\nCapEff:\t0000000000000000\n", nobody.uid), "{run}");
+    // Profiles with a network take the right to bring one up.
+    let (_, health) = server.by(&server.operator(), "GET", "/health", &Value::Null);
+    let tried = health["confinement"]["profiles"].as_array().unwrap();
+    assert!(tried.len() == 4 && tried.iter().all(|it| it["problem"].is_null()), "{health}");
     // Ended with a word first: that takes the right to signal another user's processes.
     let body = serde_json::json!({ "command": "trap 'echo told; exit' TERM; sleep 60 & wait", "timeout_s": 1 });
     let (_, plan) = server.by(&server.agent(), "POST", "/plan", &body);

@@ -94,6 +94,12 @@ impl ResourceLimits {
         Ok(self.map(|known, limit| if known == resource { Some(most) } else { limit }))
     }
 
+    /// Returns these limits without one of `resource`.
+    #[must_use]
+    pub fn without(self, resource: Resource) -> Self {
+        self.map(|known, limit| if known == resource { None } else { limit })
+    }
+
     /// Returns the limit of `resource`, if it has one.
     pub fn get(&self, resource: Resource) -> Option<u64> {
         self.limited().find(|(known, _)| *known == resource).map(|(_, most)| most)

@@ -270,7 +270,10 @@ impl<'k> Reading<'k> {
         if grammar.subs.is_empty() || !self.operands.is_empty() {
             return false;
         }
-        let known = grammar.subs.iter().find(|sub| sub.names.iter().any(|name| same(name, &word.text, self.style)));
+        let named = |is: &dyn Fn(&str) -> bool| grammar.subs.iter().find(|sub| sub.names.iter().any(|name| is(name)));
+        // What is called by its name goes before what only looks like it.
+        let known = named(&|name| same(name, &word.text, self.style))
+            .or_else(|| named(&|name| name.contains('*') && pattern::matches(name, &word.text)));
         match known {
             Some(sub) if word.certainty < Certainty::Unset => {
                 self.chain.push(&sub.grammar);

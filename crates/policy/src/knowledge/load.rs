@@ -242,12 +242,18 @@ impl Loading {
             let mut words = value.split_whitespace();
             let role = self.role(words.next().unwrap_or("data"));
             let does = self.effects(&words.collect::<Vec<_>>());
-            let attached = key.contains('?');
-            options.push(Opt { spellings: spellings(&key.replace('?', "")), takes: Some(role), attached, does });
+            // What stands under one key need not mean the same: a form asks for each spelling by itself.
+            for spelling in spellings(&key) {
+                let attached = spelling.ends_with('?');
+                let spellings = vec![spelling.trim_end_matches('?').to_owned()];
+                options.push(Opt { spellings, takes: Some(role), attached, does: does.clone() });
+            }
         }
         for (key, value) in raw.flags {
             let does = self.effects(&value.split_whitespace().collect::<Vec<_>>());
-            options.push(Opt { spellings: spellings(&key), takes: None, attached: false, does });
+            for spelling in spellings(&key) {
+                options.push(Opt { spellings: vec![spelling], takes: None, attached: false, does: does.clone() });
+            }
         }
         let positions: Vec<String> = raw.operands.iter().map(|word| parameter(word).unwrap_or("").to_owned()).collect();
         let places: Vec<String> = raw.operands.iter().map(|word| self.place(word, &written)).collect();

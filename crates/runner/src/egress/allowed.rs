@@ -133,7 +133,19 @@ fn port_of(text: &str) -> Option<u16> {
 
 /// The destinations that a run may speak to: `name:port`, and `*.name:port` for every name below a name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Allowed(Vec<Destination>);
+pub struct Allowed(Whom);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Whom {
+    Everybody,
+    These(Vec<Destination>),
+}
+
+impl Default for Whom {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Destination {
@@ -169,6 +181,11 @@ impl Allowed {
     /// How many destinations a list may have: a refusal names them all.
     pub const MOST: usize = 64;
 
+    /// Returns every host by its name, at every port. What no run may speak to is none of them, wherever a name leads.
+    pub const fn everybody() -> Self {
+        Self(Whom::Everybody)
+    }
+
     /// Returns the list of the destinations that `entries` spell.
     ///
     /// # Errors
@@ -188,12 +205,21 @@ impl Allowed {
             }
             list.push(Destination { target, names });
         }
-        Ok(Self(list))
+        Ok(Self(Whom::These(list)))
+    }
+
+    /// Returns how many these are, for a record that names nobody.
+    pub(crate) fn in_short(&self) -> String {
+        match &self.0 {
+            Whom::Everybody => "any host but this one, by name".to_owned(),
+            Whom::These(list) => format!("{} hosts with their ports, by name", list.len()),
+        }
     }
 
     /// Whether `target` is one of these destinations.
     pub fn allows(&self, target: &Target) -> bool {
-        self.0.iter().any(|known| {
+        let Whom::These(list) = &self.0 else { return true };
+        list.iter().any(|known| {
             let named = match known.names {
                 Names::Itself => known.target.host == target.host,
                 Names::Below => {
@@ -208,10 +234,11 @@ impl Allowed {
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        let Whom::These(list) = &self.0 else { return f.write_str("any host but this one") };
+        if list.is_empty() {
             return f.write_str("nothing");
         }
-        for (index, known) in self.0.iter().enumerate() {
+        for (index, known) in list.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             let star = if known.names == Names::Below { "*." } else { "" };
             write!(f, "{comma}{star}{}", known.target)?;
@@ -320,6 +347,7 @@ mod tests {
             assert!(matches!(Allowed::parse([entry]), Err(AllowedError::Entry { .. })), "{entry}");
         }
         assert!(!Allowed::default().allows(&target("example.org:443")));
+        assert!(Allowed::everybody().allows(&target("example.org:443")));
     }
 
     #[test]
@@ -327,6 +355,7 @@ mod tests {
         let allowed = Allowed::parse(["Example.org:443", "*.example.net:8443"]).unwrap();
         assert_eq!(allowed.to_string(), "example.org:443, *.example.net:8443");
         assert_eq!(Allowed::default().to_string(), "nothing");
+        assert_eq!(Allowed::everybody().to_string(), "any host but this one");
         let refused = Allowed::parse(["example.org:443", "10.0.0.1:443"]).unwrap_err();
         assert_eq!(
             refused.to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use provara_domain::{NetworkUse, Refused, Traffic};
 
 use super::allowed::{HostName, Target};
 use super::head::HeadError;
@@ -12,41 +12,6 @@ use super::hello::HelloError;
 
 /// How many destinations and how many refusals are told one by one.
 const NAMED: usize = 64;
-
-/// What a run's network was used for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EgressReport {
-    /// The destinations that were spoken to.
-    pub destinations: Vec<Traffic>,
-    /// What was refused, and why.
-    pub refusals: Vec<Refused>,
-    /// How many refusals there were, also those that are not told one by one.
-    pub refused: u64,
-}
-
-/// The traffic with one destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Traffic {
-    /// `name:port`, or nothing for those beyond the first 64.
-    pub destination: Option<String>,
-    /// How many connections there were.
-    pub connections: u64,
-    /// How many bytes went there.
-    pub sent: u64,
-    /// How many bytes came back.
-    pub received: u64,
-}
-
-/// One kind of refusal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refused {
-    /// `name:port`, where one was named.
-    pub destination: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// How often.
-    pub count: u64,
-}
 
 /// Why something does not pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,7 +82,7 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn report(&self) -> EgressReport {
+    pub(crate) fn report(&self) -> NetworkUse {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |target: &Option<Target>| target.as_ref().map(ToString::to_string);
         let destinations = entries.meters.iter().map(|(target, meter)| Traffic {
@@ -131,7 +96,7 @@ impl Ledger {
             reason: reason.clone(),
             count: *count,
         });
-        EgressReport { destinations: destinations.collect(), refusals: refusals.collect(), refused: entries.refused }
+        NetworkUse { destinations: destinations.collect(), refusals: refusals.collect(), refused: entries.refused }
     }
 }
 

@@ -35,12 +35,17 @@ pub fn environment() -> Vec<(String, String)> {
 /// # Errors
 /// When the namespace has another way out already, or loopback or the listener cannot be had.
 pub fn listen_in_run() -> io::Result<OwnedFd> {
+    bring_up_own_loopback()?;
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?.into())
+}
+
+/// Brings up loopback in the network namespace of the calling thread, where that has no other way out.
+pub(crate) fn bring_up_own_loopback() -> io::Result<()> {
     if let Some(other) = other_interface()? {
         let message = format!("this network namespace is not a run's own: `{other}` is up");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    bring_up_loopback()?;
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?.into())
+    bring_up_loopback()
 }
 
 /// An interface that is up beside loopback. Some kernels put tunnels into every namespace, which are down.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use provara_domain::NetworkUse;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -16,13 +17,12 @@ use super::address::{Where, check, of_this_host};
 use super::allowed::{Allowed, HostName, Target};
 use super::head::{Asked, Head, HeadError};
 use super::hello::{Hello, HelloError, read_hello};
-use super::ledger::{EgressReport, Ledger, Meter, Refusal};
+use super::ledger::{Ledger, Meter, Refusal};
 use super::resolve::Resolve;
 
 /// How much is read at once, in each direction of a connection.
 const BUFFER: usize = 16 * 1024;
-/// How long a refused client has to take its answer, and how much of what it still sends is thrown away meanwhile.
-const LINGER: Duration = Duration::from_secs(1);
+/// How much of what a refused client still sends is thrown away while it takes its answer.
 const LINGER_BYTES: u64 = 64 * 1024;
 /// How many addresses of a name are tried.
 const ADDRESSES: usize = 8;
@@ -55,6 +55,8 @@ pub struct EgressLimits {
     pub idle: Duration,
     /// How long a connection may last.
     pub total: Duration,
+    /// How long a client has to take the end of what it is answered.
+    pub linger: Duration,
 }
 
 impl Default for EgressLimits {
@@ -65,6 +67,7 @@ impl Default for EgressLimits {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(120),
             total: Duration::from_secs(3600),
+            linger: Duration::from_secs(1),
         }
     }
 }
@@ -82,7 +85,7 @@ impl Egress {
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub fn start(listener: StdTcpListener, policy: EgressPolicy, resolver: impl Resolve) -> io::Result<Self> {
+    pub fn start(listener: StdTcpListener, policy: EgressPolicy, resolver: Box<dyn Resolve>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let ledger = Arc::new(Ledger::default());
@@ -94,14 +97,14 @@ impl Egress {
     }
 
     /// Closes every connection and says what the network was used for.
-    pub async fn stop(mut self) -> EgressReport {
+    pub async fn stop(mut self) -> NetworkUse {
         drop(self.open);
         while self.task.join_next().await.is_some() {}
         self.ledger.report()
     }
 }
 
-async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>, mut stopped: oneshot::Receiver<()>) {
+async fn accept(listener: TcpListener, proxy: Arc<Proxy>, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -125,9 +128,9 @@ async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>, mut sto
     connections.shutdown().await;
 }
 
-struct Proxy<R> {
+struct Proxy {
     policy: EgressPolicy,
-    resolver: R,
+    resolver: Box<dyn Resolve>,
     ledger: Arc<Ledger>,
 }
 
@@ -164,7 +167,7 @@ enum Within {
     Tunnel,
 }
 
-impl<R: Resolve> Proxy<R> {
+impl Proxy {
     async fn serve(&self, mut client: TcpStream) {
         let _ = client.set_nodelay(true);
         match self.admit(&mut client).await {
@@ -172,7 +175,7 @@ impl<R: Resolve> Proxy<R> {
             Err(Stopped { refusal: Refusal::NothingAsked, .. }) => {}
             Err(stopped) => {
                 self.ledger.refuse(stopped.target.as_ref(), &stopped.refusal);
-                let _ = timeout(LINGER, tell(client, self.answer(&stopped))).await;
+                let _ = timeout(self.policy.limits.linger, tell(client, self.answer(&stopped))).await;
             }
         }
     }
@@ -272,7 +275,7 @@ impl<R: Resolve> Proxy<R> {
         if matches!(passed.rest, Rest::Bytes(_)) {
             // Closed with something unread, the connection would be reset, and the client might lose the answer's end.
             let mut unread = from_client.take(LINGER_BYTES);
-            let _ = timeout(LINGER, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
+            let _ = timeout(self.policy.limits.linger, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
         }
     }
 

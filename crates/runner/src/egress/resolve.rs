@@ -2,16 +2,20 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use super::allowed::Target;
 
+/// A lookup under way.
+pub type Lookup<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
+
 /// Who says which addresses a name has.
 pub trait Resolve: Send + Sync + 'static {
     /// Returns the addresses of a target's name, with its port.
-    fn resolve(&self, target: &Target) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+    fn resolve<'a>(&'a self, target: &'a Target) -> Lookup<'a>;
 }
 
 /// How many lookups of one run may be under way, given-up ones included.
@@ -28,7 +32,13 @@ impl Default for SystemResolver {
 }
 
 impl Resolve for SystemResolver {
-    async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
+    fn resolve<'a>(&'a self, target: &'a Target) -> Lookup<'a> {
+        Box::pin(self.look_up(target))
+    }
+}
+
+impl SystemResolver {
+    async fn look_up(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
         // The dot keeps the resolver from completing the name by a search list: on some hosts `api.example.org` is first
         // looked for below the company's own domain.
         let question = (format!("{}.", target.host), target.port);

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::own::{OwnFiles, exposes};
+use crate::egress::Allowed;
 
 /// A file of profiles.
 #[derive(Debug, Clone, Copy)]
@@ -381,6 +382,17 @@ impl Loading<'_> {
                 let mut hosts = std::collections::BTreeSet::new();
                 for entry in list {
                     let fault = match HostPort::parse(entry.get_ref()) {
+                        // The proxy decides by name, so what it would refuse is no part of a profile.
+                        Ok(host) if Allowed::parse([host.as_str()]).is_err() => {
+                            format!("`{}` is not the whole name of a host", host.as_str())
+                        }
+                        Ok(_) if hosts.len() >= Allowed::MOST => {
+                            format!(
+                                "`{}` is one more than the {} hosts of a run",
+                                shortened(entry.get_ref()),
+                                Allowed::MOST
+                            )
+                        }
                         Ok(host) if hosts.insert(host.clone()) => continue,
                         Ok(host) => format!("`{}` is named twice", host.as_str()),
                         Err(error) => format!("`{}` {error}", shortened(entry.get_ref())),

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use provara_domain::{Digest, Measurement, NamedScript, ScriptFound, ScriptPlace, ScriptUse, Span};
+use provara_domain::{
+    Access, Digest, Files, Measurement, NamedScript, Network, ProfilePath, ScriptFound, ScriptPlace, ScriptUse, Span,
+    Tmp,
+};
 
 use crate::support::*;
 
@@ -18,6 +21,7 @@ scenarios!(
     a_script_that_is_replaced_while_it_runs_is_recorded,
     a_makefile_is_bound_and_a_command_may_write_it,
     what_may_not_be_run_where_it_lies_is_not_run_by_its_copy,
+    a_script_is_sealed_under_every_profile_that_sees_it,
 );
 
 fn named(path: &str) -> NamedScript {
@@ -440,4 +444,39 @@ async fn what_may_not_be_run_where_it_lies_is_not_run_by_its_copy() {
     assert!(held(&done.ran, "scripts_sealed"), "{:?}", done.ran.enforced);
     assert_eq!(done.stdout, "ran\n", "only as text: {}", done.stderr);
     assert!(done.stderr.contains("Permission denied"), "{}", done.stderr);
+}
+
+async fn a_script_is_sealed_under_every_profile_that_sees_it() {
+    let world = World::new().await;
+    write(&world, "workspace/a.sh", b"echo approved\n");
+    provara_runner::give_workspace(Path::new(&world.path("workspace/a.sh")), None).unwrap();
+    let site = naming(&world, &["a.sh"]);
+    let usual = Profile::workspace().grants().clone();
+    let files = |everywhere, paths: &[(&str, Access)]| {
+        let paths = paths.iter().map(|(raw, access)| (ProfilePath::parse(raw).unwrap(), *access));
+        Grants { files: Files::new(everywhere, Access::Write, Tmp::Private, paths, []), ..usual.clone() }
+    };
+    let programs = ["/usr", "/bin", "/lib", "/lib64", "/etc"].map(|path| (path, Access::Read));
+    let hidden = world.path("workspace/a.sh");
+    let run = async |grants: Grants| {
+        let mut plan = world.plan("bash a.sh; echo other > a.sh; bash a.sh");
+        plan.profile = own(grants.clone()).name().clone();
+        let binding = world.runner.measure(&plan, &site, profile()).await.unwrap().measured.binding;
+        world.try_with(bound_claim(plan, Some(binding)), &own(grants), &site, control().1).await.unwrap()
+    };
+    for grants in [
+        usual.clone(),
+        Profile::read_only().grants().clone(),
+        files(Access::Hidden, &programs),
+        Grants { network: Network::Loopback, ..usual.clone() },
+    ] {
+        let done = run(grants).await;
+        assert_eq!(done.stdout, "approved\napproved\n", "{done:?}");
+        assert!(held(&done.ran, "scripts_sealed"), "{:?}", done.ran.enforced);
+    }
+    assert_eq!(fs::read_to_string(&hidden).unwrap(), "echo approved\n");
+    // What the profile hides is no more there than what is gone, and not shown by its copy.
+    let done = run(files(Access::Read, &[(&hidden, Access::Hidden)])).await;
+    assert!(matches!(done.ran.outcome, Outcome::SpawnFailed { failure: SpawnFailure::Changed, .. }), "{done:?}");
+    assert_eq!(done.stdout, "");
 }

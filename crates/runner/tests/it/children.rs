@@ -98,7 +98,11 @@ async fn a_flood_of_output_is_streamed_and_not_kept() {
     });
     let before = peak();
     let workspace = world.path("workspace");
-    let ran = world.runner.run(claim, &site(&workspace), Timestamp::from_millis(0), sender, control).await.unwrap();
+    let ran = world
+        .runner
+        .run(claim, &Profile::workspace(), &site(&workspace), Timestamp::from_millis(0), sender, control)
+        .await
+        .unwrap();
     let grown = peak() - before;
     assert_eq!((ran.outcome, ran.stdout_bytes), (Outcome::Exited { code: 0 }, 300_000_000));
     let (bytes, largest) = count.await.unwrap();
@@ -122,7 +126,11 @@ async fn a_slow_receiver_loses_nothing() {
         bytes
     });
     let workspace = world.path("workspace");
-    let ran = world.runner.run(claim, &site(&workspace), Timestamp::from_millis(0), sender, control).await.unwrap();
+    let ran = world
+        .runner
+        .run(claim, &Profile::workspace(), &site(&workspace), Timestamp::from_millis(0), sender, control)
+        .await
+        .unwrap();
     assert_eq!((ran.stdout_bytes, slow.await.unwrap()), (200_000, 200_000));
 }
 
@@ -135,8 +143,8 @@ async fn the_end_of_the_server_ends_the_tree() {
     let workspace = world.path("workspace");
     let (sender, _chunks) = mpsc::channel(4);
     {
-        let site = site(&workspace);
-        let run = world.runner.run(claim, &site, Timestamp::from_millis(0), sender, control);
+        let (profile, site) = (Profile::workspace(), site(&workspace));
+        let run = world.runner.run(claim, &profile, &site, Timestamp::from_millis(0), sender, control);
         tokio::select! {
             _ = run => panic!("the run ended by itself"),
             () = wait_until("the command's start", || sleeps(&first) && sleeps(&second)) => {}

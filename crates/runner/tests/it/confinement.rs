@@ -272,7 +272,8 @@ async fn a_working_directory_behind_a_link_is_refused_and_a_missing_one_is_named
 
 async fn an_unknown_profile_is_no_run() {
     let world = World::new().await;
-    let done = world.run_as("echo ran", "network").await;
+    // What is run under must be what the claim is for.
+    let done = world.run_as("echo ran", "networks").await;
     assert!(matches!(done.ran.outcome, Outcome::SpawnFailed { failure: SpawnFailure::Refused, .. }));
     assert_eq!(done.stdout, "");
 }

@@ -19,6 +19,8 @@ mod folders;
 mod fuzz;
 mod kernel;
 mod limits;
+mod network;
+mod profiles;
 mod programs;
 mod refusals;
 mod shells;

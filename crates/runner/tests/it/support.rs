@@ -9,13 +9,16 @@ use std::process::Command;
 
 pub(crate) use std::time::{Duration, Instant};
 
-pub(crate) use provara_domain::{Binding, Claim, Outcome, Plan, Ran, Shell, SpawnFailure, Stream, Timestamp};
 use provara_domain::{
-    CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, ResourceLimits, RunId, Timeout, WorkingDir,
+    AskedBy, CommandText, Limits, Name, Nonce, PlanId, PlanKind, ProfileName, Profiles, RunId, Timeout, WorkingDir,
 };
-pub(crate) use provara_runner::RunLimits;
+pub(crate) use provara_domain::{
+    Binding, Claim, Grants, Outcome, Plan, Profile, Ran, Resource, ResourceLimits, Shell, SpawnFailure, Stream,
+    Timestamp,
+};
+use provara_runner::egress::{Allowed, Lookup, Resolve, Target};
 pub(crate) use provara_runner::{Chunk, Lost, RunControl, Runner, Site, control};
-use provara_runner::{HelperProgram, RunnerConfig};
+use provara_runner::{EgressConfig, HelperProgram, RunnerConfig};
 pub(crate) use tokio::sync::mpsc;
 
 /// A user with no entry anywhere, and none but one test's processes: the kernel counts processes by user.
@@ -148,6 +151,8 @@ fn helper_program() -> PathBuf {
 pub(crate) struct World {
     pub(crate) runner: Runner,
     pub(crate) root: tempfile::TempDir,
+    /// What every profile of this world is limited to, beside its own.
+    limits: ResourceLimits,
 }
 
 #[derive(Debug)]
@@ -164,6 +169,29 @@ impl Done {
     }
 }
 
+/// The names that the worlds' runs may ask for.
+const NAMES: [(&str, &str); 8] = [
+    ("example.org", crate::egress::WORLD),
+    ("other.org", crate::egress::WORLD),
+    ("ours.org", crate::egress::OURS),
+    ("loopback.org", "127.0.0.1"),
+    ("metadata.org", "169.254.169.254"),
+    ("private.org", "10.0.0.1"),
+    ("inner.org", crate::egress::INNER),
+    ("other-inner.org", crate::egress::INNER),
+];
+
+/// Answers for those.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve<'a>(&'a self, target: &'a Target) -> Lookup<'a> {
+        let known = NAMES.into_iter().find(|(name, _)| *name == target.host.as_str());
+        let found = known.map(|(_, address)| vec![(address.parse::<std::net::IpAddr>().unwrap(), 1).into()]);
+        Box::pin(std::future::ready(found.ok_or_else(|| std::io::ErrorKind::NotFound.into())))
+    }
+}
+
 /// Whether the profile `host` may run as the server's own user.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameUser {
@@ -177,14 +205,16 @@ impl World {
     }
 
     pub(crate) async fn with(same_user: SameUser) -> Self {
-        Self::made(same_user, RunLimits::default()).await
+        Self::made(same_user, ResourceLimits::default()).await
     }
 
-    pub(crate) async fn limited(limits: RunLimits) -> Self {
-        Self::made(SameUser::Allowed, limits).await
+    /// A world in which every profile has these limits as well.
+    pub(crate) async fn limited(limits: &[(Resource, u64)]) -> Self {
+        let all = |all: ResourceLimits, (what, most): &(Resource, u64)| all.with(*what, *most).unwrap();
+        Self::made(SameUser::Allowed, limits.iter().fold(ResourceLimits::default(), all)).await
     }
 
-    async fn made(same_user: SameUser, limits: RunLimits) -> Self {
+    async fn made(same_user: SameUser, limits: ResourceLimits) -> Self {
         let folder = std::env::var_os("PROVARA_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
         let root = tempfile::tempdir_in(folder).unwrap();
         // The user that commands run as has to get through to the workspace, as it would in an installation.
@@ -205,14 +235,18 @@ impl World {
             protected: vec![root.path().join("settings"), root.path().join("not-there")],
             run_as: None,
             helper: HelperProgram { program: helper_program(), arguments: vec![], opened: None },
-            environment: vec![("LANG".into(), "C.UTF-8".into())],
+            environment: vec![("LANG".into(), "C.UTF-8".into()), ("EXTRA".into(), "more".into())],
             workspace: workspace.to_str().unwrap().to_owned(),
-            limits,
             allow_host_same_user: same_user == SameUser::Allowed,
+            egress: EgressConfig {
+                resolver: || Box::new(Names),
+                internal: Allowed::parse(["inner.org:80"]).unwrap(),
+                ..EgressConfig::default()
+            },
         })
         .await
         .unwrap();
-        Self { runner, root }
+        Self { runner, root, limits }
     }
 
     pub(crate) fn path(&self, below: &str) -> String {
@@ -256,6 +290,17 @@ impl World {
         self.run_claim(self.claim(command, profile, &self.path("workspace"), 60), control).await
     }
 
+    /// Runs a command under an operator's profile.
+    pub(crate) async fn run_under(&self, command: &str, grants: Grants) -> Done {
+        let (_handle, control) = control();
+        let claim = self.claim(command, "own", &self.path("workspace"), 60);
+        self.run_with(claim, &own(grants), control).await
+    }
+
+    pub(crate) async fn run_with(&self, claim: Claim, profile: &Profile, control: RunControl) -> Done {
+        self.try_with(claim, profile, &site(&self.path("workspace")), control).await.unwrap()
+    }
+
     pub(crate) async fn run_plan(&self, plan: Plan) -> Done {
         let (_handle, control) = control();
         self.run_claim(claim_of(plan), control).await
@@ -270,6 +315,23 @@ impl World {
     }
 
     pub(crate) async fn run_at(&self, claim: Claim, site: &Site, control: RunControl) -> Result<Done, Lost> {
+        let profiles = Profiles::builtin();
+        let profile = profiles.get(claim.profile()).cloned();
+        // What is called otherwise is nobody's.
+        let profile = profile.unwrap_or_else(Profile::workspace);
+        self.try_with(claim, &profile, site, control).await
+    }
+
+    pub(crate) async fn try_with(
+        &self,
+        claim: Claim,
+        profile: &Profile,
+        site: &Site,
+        control: RunControl,
+    ) -> Result<Done, Lost> {
+        let grants = profile.grants().clone();
+        let grants = Grants { limits: grants.limits.and(self.limits), ..grants };
+        let profile = &Profile::new(profile.name().clone(), grants, profile.asked_by());
         let (sender, mut chunks) = mpsc::channel::<Chunk>(16);
         let collect = tokio::spawn(async move {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -281,7 +343,7 @@ impl World {
             }
             (stdout, stderr)
         });
-        let ran = self.runner.run(claim, site, Timestamp::from_millis(0), sender, control).await?;
+        let ran = self.runner.run(claim, profile, site, Timestamp::from_millis(0), sender, control).await?;
         let (out, err) = collect.await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Done { ran, stdout: text(&out), stderr: text(&err), out })
@@ -299,6 +361,11 @@ impl World {
         assert_eq!(fs::read_to_string(self.root.path().join("runtime/token.txt")).unwrap(), "secret-token");
         assert_eq!(fs::read_to_string(self.root.path().join("settings")).unwrap(), "secret-settings");
     }
+}
+
+/// An operator's profile.
+pub(crate) fn own(grants: Grants) -> Profile {
+    Profile::new(ProfileName::new(Name::parse("own").unwrap()), grants, AskedBy::PeopleOnly)
 }
 
 /// A place where commands name no scripts.

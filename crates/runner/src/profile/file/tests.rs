@@ -48,7 +48,7 @@ fn everything_that_is_said_is_granted_and_told() {
         readable = ["/usr", "/lib64", "/srv/docs"]
         writable = ["workspace", "/srv/cache"]
         hidden = ["/srv/cache/secret", "~/.config/private", "~/.ssh"]
-        network = ["Example.org:443", "10.0.0.7:5432"]
+        network = ["Example.org:443", "db.example:5432"]
         environment = ["LANG", "http_proxy"]
         user = "build"
         [profile.limits]
@@ -60,7 +60,7 @@ fn everything_that_is_said_is_granted_and_told() {
     .unwrap();
     assert_eq!(
         own.words(),
-        "writes only below workspace/, `/srv/cache` and a private tmp; network to 10.0.0.7:5432 and example.org:443 only; \
+        "writes only below workspace/, `/srv/cache` and a private tmp; network to db.example:5432 and example.org:443 only; \
          reads only `/lib64`, `/srv/docs` and `/usr` beside that, never Provara's own files, credential folders and \
          `/srv/cache/secret`; inherits LANG and http_proxy; at most 60 s of processor time, 2 GiB of memory, 4096 processes, \
          4096 open files each, 64 MiB a file and 1000 bytes of output; runs as `build`"
@@ -184,6 +184,8 @@ fn a_large_file_is_refused_before_it_is_read() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(10));
     let many = (0..65).map(|n| format!("[[profile]]\nname = 'p{n}'\n")).collect::<String>();
     assert!(load(&many).unwrap_err().contains("it has 65 profiles, and 64 are read at most"));
+    let hosts: Vec<String> = (0..65).map(|n| format!("'h{n}.example.org:443'")).collect();
+    assert!(refused(&format!("network = [{}]", hosts.join(","))).contains("one more than the 64 hosts of a run"));
     let long: Vec<String> = (0..200).map(|n| format!("'/srv/{n}'")).collect();
     assert!(refused(&format!("readable = [{}]", long.join(","))).contains("a list has at most 128 entries"));
 }
@@ -192,7 +194,7 @@ fn a_large_file_is_refused_before_it_is_read() {
 fn every_fault_is_told_with_its_line_and_how_to_mend_it() {
     let told = load(
         "[[profile]]\nname = 'a b'\n[[profile]]\nname = 'two'\nextends = 'host'\nwritable = ['srv', '/a/../b', '/x',\n '/x', \
-         'workspace']\nhidden = ['~root/.ssh', '/x']\nnetwork = ['localhost:80', 'a:0', 'b.org:1', 'B.org:1']\nenvironment = \
+         'workspace']\nhidden = ['~root/.ssh', '/x']\nnetwork = ['localhost:80', 'a:0', 'b.org:1', 'B.org:1', '10.0.0.7:80', 'db:5432']\nenvironment = \
          ['AGENT_HUB_TOKEN', 'A=B', 'C', 'C']\nuser = 'root'\nlimits = { memory = '1 GB', wall_s = 3, cpu_s = -1 }\n\
          [[profile]]\nname = 'three'\nnetwork = 'some'\n",
     )
@@ -212,6 +214,8 @@ fn every_fault_is_told_with_its_line_and_how_to_mend_it() {
             "p.toml:9: profile `two`: `localhost:80` is this machine or link-local, which no profile may call by name",
             "p.toml:9: profile `two`: `a:0` is not a name or address and a port, `example.org:443`",
             "p.toml:9: profile `two`: `b.org:1` is named twice",
+            "p.toml:9: profile `two`: `10.0.0.7:80` is not the whole name of a host",
+            "p.toml:9: profile `two`: `db:5432` is not the whole name of a host",
             "p.toml:10: profile `two`: `AGENT_HUB_TOKEN` is a setting of Provara's own, and may be a token",
             "p.toml:10: profile `two`: `A=B`: a variable's name is 1 to 128 letters, digits and underscores, the first no digit",
             "p.toml:10: profile `two`: `C` is named twice",

@@ -1,0 +1,7 @@
+//! First messages of TLS through the proxy's reader.
+#![no_main]
+
+#[path = "../bodies/egress.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::hello(bytes));
