@@ -131,9 +131,11 @@ fn start(inner: &Arc<Inner>, claim: Claim) {
 
 fn begin(inner: &Arc<Inner>, claim: Claim, control: RunControl) {
     let plan = claim.plan().id.clone();
+    inner.telling.begin(&claim, control.watch());
     let inner = Arc::clone(inner);
     tokio::spawn(async move {
         run_and_record(&inner, claim, control).await;
+        inner.telling.end(&plan);
         lock(&inner.running).remove(&plan);
         inner.ended.notify_waiters();
         inner.work.notify_one();

@@ -18,6 +18,7 @@ mod helper;
 mod places;
 mod probe;
 mod profile;
+mod progress;
 mod protocol;
 mod runner;
 mod seal;
@@ -27,6 +28,7 @@ mod sys;
 pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
+pub use progress::{Progress, RunWatch};
 pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, EgressConfig, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,

@@ -29,9 +29,10 @@ use crate::confine::held;
 use crate::egress::{self, Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
 use crate::probe;
 use crate::profile::{Demand, demand};
+use crate::progress::{Live, RunWatch};
 use crate::protocol::{
-    Calls, FilesSpec, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
-    sealed_spec,
+    COUNT, Calls, FilesSpec, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View,
+    sealed, sealed_spec,
 };
 use crate::spares::{Spare, Spares};
 
@@ -144,12 +145,19 @@ pub struct RunHandle(watch::Sender<Wish>);
 
 /// The run's end of a [`RunHandle`].
 #[derive(Debug)]
-pub struct RunControl(watch::Receiver<Wish>);
+pub struct RunControl(watch::Receiver<Wish>, Arc<Live>);
 
 /// Returns the two ends of a run's control.
 pub fn control() -> (RunHandle, RunControl) {
     let (sender, receiver) = watch::channel(Wish { cancelled: false, timeout: None });
-    (RunHandle(sender), RunControl(receiver))
+    (RunHandle(sender), RunControl(receiver, Arc::default()))
+}
+
+impl RunControl {
+    /// Returns what looks at the run that this controls.
+    pub fn watch(&self) -> RunWatch {
+        RunWatch(Arc::clone(&self.1))
+    }
 }
 
 impl RunHandle {
@@ -515,9 +523,11 @@ impl Runner {
             }
             Err(NotHandedOver::Ended(ended)) => return Ok(*ended),
         };
+        let live = &*Arc::clone(&control.1);
+        live.begin();
         let (gone, ended) = watch::channel(false);
         let most = job.frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
-        let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
+        let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new(), live: Arc::clone(&control.1) });
         let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
         let (reports, mut asks) = stream.into_split();
@@ -531,6 +541,7 @@ impl Runner {
         while state.left != Some(Left::Nobody) {
             tokio::select! {
                 report = next_report(&mut reports, &mut line) => match report {
+                    Some(Report::Processes(count)) => live.has(count),
                     Some(report) => state.note(report),
                     None => break,
                 },
@@ -547,6 +558,7 @@ impl Runner {
                     // Once nobody can wish anything any more, a closed channel must not spin.
                     listening = changed.is_ok();
                 }
+                () = live.asked.notified() => drop(asks.write_all(&[COUNT]).await),
                 () = meter.spent.notified(), if why.is_none() => {
                     why = Some(Outcome::LimitExceeded { limit: Limit::Output });
                     let _ = asks.write_all(&[KILL]).await;
@@ -560,6 +572,7 @@ impl Runner {
                 }
             }
         }
+        live.end();
         // Nobody of the run is left to speak through it.
         let network = match egress {
             Some(egress) => Some(egress.stop().await),
@@ -730,6 +743,7 @@ impl Ended {
 struct Meter {
     left: AtomicU64,
     spent: Notify,
+    live: Arc<Live>,
 }
 
 /// What [`Meter::left`] is once more was written than allowed.
@@ -783,6 +797,8 @@ impl Watched {
                 self.ended(Outcome::Signalled { signal }, left);
             }
             Report::Ended(used) => self.used(used),
+            // Told while it goes on, and to others.
+            Report::Processes(_) => {}
         }
     }
 
@@ -843,6 +859,7 @@ async fn forward(
         }
         let more = u64::try_from(read).unwrap_or(0);
         written += more;
+        meter.live.wrote(stream, more);
         meter.take(more);
         let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
         let _ = to.send(Chunk { stream, bytes }).await;
