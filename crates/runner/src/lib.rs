@@ -24,6 +24,7 @@ mod runner;
 mod seal;
 mod spares;
 mod sys;
+mod written;
 
 pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;

@@ -35,6 +35,7 @@ use crate::protocol::{
     sealed, sealed_spec,
 };
 use crate::spares::{Spare, Spares};
+use crate::written::{self, Before};
 
 /// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -186,6 +187,8 @@ pub struct Runner {
     known: Arc<Known>,
     /// Bounds how many measure at once: each may read many files.
     measuring: Arc<Semaphore>,
+    /// Bounds how many look at once at what runs have left: each may wait for a file system.
+    looking: Arc<Semaphore>,
 }
 
 impl Runner {
@@ -199,7 +202,8 @@ impl Runner {
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
         let usual = Frame { view: View::Own, calls: Calls::Nobody, user, limits: Profile::workspace().grants().limits };
         let (known, measuring) = (Arc::default(), Arc::new(Semaphore::new(MEASURING)));
-        let mut runner = Self { config, user, usual, spares, host, breach: None, known, measuring };
+        let looking = Arc::new(Semaphore::new(MEASURING));
+        let mut runner = Self { config, user, usual, spares, host, breach: None, known, measuring, looking };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -302,10 +306,17 @@ impl Runner {
             Ok(job) => self.check(&claim, site).await.map(|taken| (job, taken)),
             Err(outcome) => Err(outcome),
         };
+        let (mut written, mut duration) = (None, None);
         let ended = match ready {
             Ok((mut job, taken)) => {
                 let bound = taken.map(|taken| Bound::to(&mut job.spec, taken));
+                let before = Before::now();
                 let mut ended = self.execute(&job, &input, limit, output, control).await?;
+                duration = Some(begun.elapsed());
+                // What never began has changed nothing.
+                if ended.usage.is_some() {
+                    written = Some(written::since(before, &site.workspace, &self.looking).await);
+                }
                 if let Some(bound) = bound {
                     bound.tell(&mut ended.mechanisms).await;
                 }
@@ -319,12 +330,13 @@ impl Runner {
             outcome: ended.outcome,
             enforced: Enforced { profile: claim.profile().as_str().to_owned(), mechanisms: ended.mechanisms },
             started_at,
-            duration: begun.elapsed(),
+            duration: duration.unwrap_or_else(|| begun.elapsed()),
             stdout_bytes,
             stderr_bytes,
             // The runner hands on bytes as they are; whoever keeps them counts.
             redactions: 0,
             usage: ended.usage,
+            written,
         })
     }
 

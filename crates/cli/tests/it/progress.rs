@@ -1,4 +1,4 @@
-//! How far runs are, as readers of the events see it.
+//! How far runs are, as readers of the events see it, and what they wrote, as it is told afterwards.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Read};
@@ -138,4 +138,54 @@ fn a_tail_of_the_log_passes_over_how_far_a_run_is() {
         assert!(tail.status.success(), "{}", String::from_utf8_lossy(&tail.stderr));
         assert!(told.contains("run.finished") && told.lines().count() == 1, "{told}");
     });
+}
+
+/// Writes through a mapping, which no call tells of, and then sets the times back.
+const MAPPED: &str = "python3 -c 'import mmap, os; f = open(\"mapped\", \"r+b\"); m = mmap.mmap(f.fileno(), 0); m[0:1] = b\"X\"; \
+                      m.close(); os.utime(\"mapped\", (1, 1))'";
+
+#[test]
+fn what_a_run_wrote_is_in_the_answer_and_shown_and_gone_once_it_is_erased() {
+    let server = Served::new();
+    let run = server.approved("printf before > mapped; printf before > kept; mkdir full; : > full/gone");
+    assert_eq!(run["written"]["count"], 4, "{run}");
+    let unseen = run["written"]["unseen"].as_array().unwrap().clone();
+    // What was written in the last tick of the clock that marks files would be the next run's as well.
+    let marked = |file: &str| fs::metadata(server.root.path().join(file)).unwrap().modified().unwrap();
+    until("a tick", || {
+        fs::write(server.root.path().join("tick"), "").unwrap();
+        marked("tick") > marked("workspace/full/gone")
+    });
+    let command =
+        format!("{MAPPED}; rm full/gone; cat kept; : > $'z\\xff\\n'; : > ghp_0123456789abcdefghijABCDEFGHIJ012345");
+    let run = server.approved(&command);
+    let path = |path: &str, change: &str| json!({ "path": path, "change": change });
+    let mut odd = path("z\u{fffd}\n", "created");
+    odd["path_b64"] = "ev8K".into();
+    let mut expected = vec![path("full", "folder"), path("[redacted:github-token]", "created"), odd];
+    // Where a write through a mapping leaves no trace, that is said.
+    if unseen.is_empty() {
+        expected.insert(2, path("mapped", "changed"));
+    }
+    let mut found = run["written"]["paths"].as_array().unwrap().clone();
+    let name = |told: &serde_json::Value| told["path"].as_str().unwrap().to_owned();
+    found.sort_by_key(name);
+    expected.sort_by_key(name);
+    assert_eq!(found, expected, "{run}");
+    assert_eq!(run["redactions"], 1, "{run}");
+
+    let (operator, id) = (server.operator(), run["pending_id"].as_str().unwrap());
+    let shown = server.cli(("AGENT_HUB_OPERATOR_TOKEN", &operator), &["show", id]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("  | folder   full\n") && shown.contains("  | created  z⟦U+FFFD⟧⟦U+000A⟧ (not UTF-8)\n"),
+        "{shown}"
+    );
+    let (_, listed) = server.by(&operator, "GET", "/runs", &Value::Null);
+    assert!(listed[0].get("written").is_none(), "a list would be long: {listed}");
+    let (_, log) = server.by(&operator, "GET", "/audit", &Value::Null);
+    assert!(!log.to_string().contains("mapped"), "the log names files");
+    assert_eq!(server.by(&operator, "POST", "/erase", &json!({ "plan": id })).0, 200);
+    let (_, plan) = server.by(&operator, "GET", &format!("/commands/{id}"), &Value::Null);
+    assert!(plan["run"].is_object() && plan["run"].get("written").is_none(), "{plan}");
 }
