@@ -102,6 +102,8 @@ pub(crate) enum Measure {
     Growth,
     /// This machine's own limits: a serial fdatasync, a bare process
     Limits,
+    /// What confinement alone adds to `bash -c true`, beside what bubblewrap adds
+    Confinement,
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::row::Row;
 use crate::server::{Server, Workshop, host_and_port};
 use crate::stand::{Stand, idle, word};
-use crate::{judge, limits, process, ratios, restart, say};
+use crate::{confinement, judge, limits, process, ratios, restart, say};
 
 /// The server beside us was built as we were.
 const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
@@ -58,7 +58,7 @@ pub(crate) async fn run(wanted: &Wanted) -> Result<(Vec<Row>, Option<Failure>), 
     let mut course = Course::new(wanted)?;
     let machine = course.machine(wanted).await?.number("idle_before", idle().await);
     course.emit(machine)?;
-    course.without_a_server()?;
+    course.without_a_server().await?;
     if course.any(&Measure::value_variants().iter().copied().filter(needs_empty).collect::<Vec<_>>()) {
         course.over_nothing().await?;
     }
@@ -75,7 +75,7 @@ pub(crate) async fn run(wanted: &Wanted) -> Result<(Vec<Row>, Option<Failure>), 
 }
 
 fn needs_empty(measure: &Measure) -> bool {
-    !matches!(measure, Measure::Judge | Measure::Limits | Measure::Restart)
+    !matches!(measure, Measure::Judge | Measure::Limits | Measure::Confinement | Measure::Restart)
 }
 
 impl Course {
@@ -106,7 +106,7 @@ impl Course {
         measures.iter().any(|measure| self.wants(*measure))
     }
 
-    fn without_a_server(&mut self) -> Result<(), Failure> {
+    async fn without_a_server(&mut self) -> Result<(), Failure> {
         if self.wants(Measure::Limits) {
             say::progress("limits of this machine");
             let found = limits::measure(&self.folder, self.effort.load);
@@ -116,6 +116,11 @@ impl Course {
             say::progress("policy alone");
             let found = judge::measure(self.effort.load);
             self.take("judge", found)?;
+        }
+        if self.wants(Measure::Confinement) {
+            say::progress("confinement alone");
+            let found = confinement::measure(&self.folder, self.effort.confined).await;
+            self.take("confinement", found)?;
         }
         Ok(())
     }

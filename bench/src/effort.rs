@@ -19,6 +19,8 @@ pub(crate) struct Effort {
     pub(crate) askers: &'static [u32],
     /// Approvals, one after the other.
     pub(crate) approvals: u32,
+    /// Confined commands, one after the other.
+    pub(crate) confined: u32,
     /// Approvals at once.
     pub(crate) at_once: u32,
     /// What each of those sleeps.
@@ -40,6 +42,7 @@ impl Effort {
             planners: &[1, 16, 64],
             askers: &[1, 16],
             approvals: 60,
+            confined: 200,
             at_once: 32,
             sleep: Duration::from_millis(500),
             readers: &[100, 1000],
@@ -54,13 +57,16 @@ impl Effort {
                 planners: &[1, 4],
                 askers: &[1, 4],
                 approvals: 4,
+                confined: 4,
                 at_once: 4,
                 sleep: Duration::from_millis(100),
                 readers: &[5, 20],
                 shown: 4,
                 output: 1_000_000,
             },
-            (false, true) => Self { load: Duration::from_secs(6), long: 100_000, approvals: 200, shown: 60, ..usual },
+            (false, true) => {
+                Self { load: Duration::from_secs(6), long: 100_000, approvals: 200, confined: 600, shown: 60, ..usual }
+            }
             (false, false) => usual,
         };
         let long = wanted.pending.unwrap_or(effort.long);

@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     NoMarks { path: PathBuf, begin: &'static str, end: &'static str },
     #[error("built-in policy cannot be used: {0}")]
     Policy(String),
+    #[error("confinement cannot be measured: {0}; try `provara doctor`")]
+    Confinement(String),
     #[error("measures failed: {names}")]
     Some { names: String },
     #[error("a server that somebody else started is not restarted; leave --base out to measure that")]

@@ -59,6 +59,8 @@ const TARGETS: &[Target] = &[
     target("status, long queue, 16 clients", "status", &[LONG, SIXTEEN], ("ops_per_s", "/s"), AtLeast(57_000.0)),
     target("status, long queue: server CPU", "status", &[LONG, SIXTEEN], ("server_cpu_us_per_op", "µs"), AtMost(20.0)),
     target("approve `true`: over a bare bash", "approve", &[EMPTY], ("overhead_p50_us", "µs"), AtMost(1000.0)),
+    target("confinement: over a bare bash", "confinement", &[], ("overhead_p50_us", "µs"), AtMost(2000.0)),
+    target("confinement: over bubblewrap", "confinement", &[], ("over_bwrap_us", "µs"), AtMost(0.0)),
     target(
         "32 approvals of `sleep 0.5`: over 0.5 s",
         "approve_parallel",

@@ -52,8 +52,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "provara-testkit",
         &["provara-audit", "provara-domain", "provara-gateway", "provara-policy", "provara-redact", "provara-store"],
     ),
-    // A client like any other, but for the cost of policy, which it measures without a server.
-    ("provara-bench", &["provara-domain", "provara-policy"]),
+    // A client like any other, but for the cost of policy and of confinement, which it measures without a server.
+    ("provara-bench", &["provara-domain", "provara-policy", "provara-runner"]),
     // It measures the built-in policy.
     ("provara-bench-policy", &["provara-domain", "provara-policy"]),
     ("xtask", &[]),

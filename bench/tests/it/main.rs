@@ -66,6 +66,7 @@ const EXPECTED: &[(&str, usize, &[&str])] = &[
     ("machine", 1, &["long_queue", "processors", "memory_mib"]),
     ("limits", 3, &["ops_per_s", "p50_us", "p99_us"]),
     ("judge", 4, &["judged", "mean_us", "p50_us", "p99_us"]),
+    ("confinement", 1, &["bare_p50_us", "p50_us", "p99_us", "overhead_p50_us", "unready_p50_us"]),
     ("plan", 3, LOAD),
     ("pending", 6, LOAD),
     ("status", 6, LOAD),
@@ -109,6 +110,23 @@ fn a_short_run_measures_everything_and_leaves_nothing() {
     assert_eq!(long, [200, 200], "the long queue was not as long as asked for");
     assert!(told(&output).contains("| Measure | Measured | Target | Holds |"), "{}", told(&output));
     assert_eq!(processes_of(&folder), Vec::<String>::new(), "a server was left behind");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a folder was left behind");
+}
+
+#[test]
+fn without_bubblewrap_confinement_is_measured_and_what_is_missing_is_said_loudly() {
+    let folder = tempfile::tempdir().unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/bash", programs.path().join("bash")).unwrap();
+    let output = bench(&folder).args(["confinement", "--quick"]).env("PATH", programs.path()).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(told(&output).contains("warning: bubblewrap is NOT INSTALLED"), "{}", told(&output));
+    let row = rows(&output).into_iter().find(|row| row["measure"] == "confinement").unwrap();
+    assert_eq!(
+        (&row["bwrap"], &row["bwrap_p50_us"], &row["over_bwrap_us"]),
+        (&"not installed".into(), &Value::Null, &Value::Null)
+    );
+    assert!(row["overhead_p50_us"].is_number(), "{row}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a folder was left behind");
 }
 

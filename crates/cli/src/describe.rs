@@ -222,6 +222,9 @@ impl Page<'_> {
         if let Some(redactions) = run.get("redactions").and_then(Value::as_u64).filter(|redactions| *redactions > 0) {
             self.field("redacted", &format!("{redactions} secrets in what it wrote"))?;
         }
+        if let Some(written) = run.get("written") {
+            self.written(written)?;
+        }
         for stream in ["stdout", "stderr"] {
             let Some(output) = run.get(stream).and_then(Value::as_str).filter(|output| !output.is_empty()) else {
                 continue;
@@ -232,6 +235,28 @@ impl Page<'_> {
             self.quote(&visible(output.strip_suffix('\n').unwrap_or(output)))?;
         }
         Ok(())
+    }
+
+    /// Tells what changed below the workspace. The command chose the names.
+    fn written(&mut self, written: &Value) -> io::Result<()> {
+        let all = |field: &str| written.get(field).and_then(Value::as_array).into_iter().flatten();
+        let count = written.get("count").and_then(Value::as_u64).unwrap_or_default();
+        writeln!(self.out, "written   {count} paths changed below the workspace while it ran")?;
+        let mut listed = 0;
+        for found in all("paths") {
+            let odd = if found.get("path_b64").is_some() { " (not UTF-8)" } else { "" };
+            let change = visible_line(text(found, "change"));
+            self.quote_as("  | ", &format!("{change:8} {}{odd}", visible_line(text(found, "path"))))?;
+            listed += 1;
+        }
+        if count > listed {
+            writeln!(self.out, "          and {} more", count - listed)?;
+        }
+        let unseen: Vec<&str> = all("unseen").filter_map(Value::as_str).map(why_unseen).collect();
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out, "          NOT ALL KNOWN: {}", visible_line(&unseen.join("; ")))
     }
 
     /// Writes text that was made visible, each line marked.
@@ -298,6 +323,20 @@ pub(crate) fn ending(run: &Value) -> String {
     }
 }
 
+/// Why more may have changed than was found, in words.
+fn why_unseen(why: &str) -> &str {
+    match why {
+        "too_many" => "there is more in the workspace than is looked at",
+        "too_deep" => "folders are nested deeper than is looked at",
+        "unreadable" => "the server may not read every folder",
+        "other_file_system" => "another file system is mounted below it",
+        "file_system_kind" => "on its file system a change may leave no trace",
+        "clock_set" => "the machine's clock was set meanwhile",
+        "silent" => "its file system did not answer",
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -319,6 +358,19 @@ mod tests {
         assert!(shown.contains("  | policy    allow (info)⟦U+001B⟧[2A⟦U+202E⟧"), "{shown}");
         assert!(shown.contains("(its words; nobody checked them)\n  | a\n  | state     ok\n"), "{shown}");
         assert!(!shown.contains("\npolicy") && !shown.contains("\nstate     ok"), "{shown}");
+    }
+
+    #[test]
+    fn what_was_written_is_told_line_by_line_and_what_is_not_known_is_said() {
+        let path = |path: &str, change: &str| json!({ "path": path, "change": change });
+        let mut odd = path("b\u{fffd}", "changed");
+        odd["path_b64"] = "Yv8=".into();
+        let paths = [path("a\n  | created  forged\u{1b}[2J", "created"), odd, path(".", "folder")];
+        let run =
+            json!({ "run_id": "r", "written": { "count": 5, "paths": paths, "unseen": ["too_many", "new\nreason"] } });
+        let shown = described(&json!({ "command": "ls", "run": run }), None);
+        let told = "written   5 paths changed below the workspace while it ran\n  | created  a⟦U+000A⟧  | created  forged⟦U+001B⟧[2J\n  | changed  b⟦U+FFFD⟧ (not UTF-8)\n  | folder   .\n          and 2 more\n          NOT ALL KNOWN: there is more in the workspace than is looked at; new⟦U+000A⟧reason\n";
+        assert!(shown.contains(told), "{shown}");
     }
 
     #[test]

@@ -49,9 +49,16 @@ impl Session {
             let line = line?;
             if let Some(id) = line.strip_prefix("id:") {
                 position = id.trim().parse::<u64>().ok();
+            } else if line.is_empty() {
+                // What an event alone has must not pass for the next one's.
+                position = None;
             } else if let Some(data) = line.strip_prefix("data:") {
                 let leaf: Value = serde_json::from_str(data.trim_start()).unwrap_or_default();
                 let Some(position) = position.take() else {
+                    // How far a run is, is no entry of the log.
+                    if text(&leaf, "type") == "run.progress" {
+                        continue;
+                    }
                     let why = format!("the server ended the stream: {}", text(&leaf, "reason"));
                     return Err(Failure::Other(visible_line(&why)));
                 };

@@ -14,6 +14,7 @@ mod run;
 mod status;
 mod text;
 mod time;
+mod written;
 
 pub use binding::{
     Measured, MeasuredScript, Measurement, NamedScript, ScriptContent, ScriptFound, ScriptPlace, ScriptText, ScriptUse,
@@ -39,3 +40,4 @@ pub use text::{
     WorkingDir, WorkingDirError,
 };
 pub use time::Timestamp;
+pub use written::{Change, PathName, Unseen, Written, WrittenPath};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::RunId;
 use crate::plan::{Binding, Limits, Plan, ProfileName};
 use crate::time::Timestamp;
+use crate::written::Written;
 
 /// The one permission to run a plan. Whoever holds it moved the plan to `running`, alone. Not `Clone`; running spends it.
 #[derive(Debug)]
@@ -242,6 +243,8 @@ pub struct Ran {
     pub redactions: u64,
     /// What it used of the machine, when it was started.
     pub usage: Option<Usage>,
+    /// What changed below its workspace meanwhile, when it was started.
+    pub written: Option<Written>,
 }
 
 /// What all processes of a run used of the machine. What this host cannot count is absent, and never guessed.

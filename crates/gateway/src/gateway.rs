@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
+use crate::progress::{self, Telling};
 use crate::redaction::OutputRedaction;
 use crate::vitals::Kept;
 use crate::wakeups::Wakeups;
@@ -104,6 +105,8 @@ pub(crate) struct Inner {
     pub(crate) work: Notify,
     /// The runs that this process holds the claim of.
     pub(crate) running: Mutex<HashMap<PlanId, RunHandle>>,
+    /// Who hears how far they are.
+    pub(crate) telling: Telling,
     /// Told when `running` became smaller.
     pub(crate) ended: Notify,
     pub(crate) kept: Mutex<Kept>,
@@ -154,6 +157,7 @@ impl Gateway {
             wakeups: Wakeups::default(),
             work: Notify::new(),
             running: Mutex::default(),
+            telling: Telling::default(),
             ended: Notify::new(),
             kept: Mutex::default(),
             stuck: Mutex::default(),
@@ -186,6 +190,7 @@ impl Gateway {
         tasks.push(tokio::spawn(worker::sweep(Arc::clone(&self.inner))));
         if self.inner.runner.is_some() {
             tasks.push(tokio::spawn(worker::work(Arc::clone(&self.inner))));
+            tasks.push(tokio::spawn(progress::tell(Arc::clone(&self.inner))));
         }
     }
 

@@ -12,6 +12,7 @@ mod gateway;
 mod judging;
 mod measuring;
 mod principals;
+mod progress;
 mod propose;
 mod read;
 mod redaction;
@@ -29,6 +30,7 @@ pub use gateway::{Gateway, GatewayConfig, GatewayError, Parts, Platform, TriedPr
 pub use judging::PolicyQuestion;
 pub use measuring::binding_digest;
 pub use principals::{NewPrincipal, PrincipalError, WorkspaceError};
+pub use progress::RunProgress;
 pub use propose::{Idempotent, Proposal, ProposeError, Proposed};
 pub use read::LookupError;
 pub use redaction::OutputRedaction;
@@ -37,7 +39,7 @@ pub use vitals::Vitals;
 
 pub use provara_policy::Explanation;
 pub use provara_redact::Finding;
-pub use provara_runner::HostReport;
+pub use provara_runner::{HostReport, Progress};
 pub use provara_store::{
     CoolDown, Counts, DeniedBefore, LogEntry, Measures, OutputPage, Page, Pages, PlanFilter, PlanRecord, Rendering,
     RunRecord, StoreError, TokenError, TokenRecord,

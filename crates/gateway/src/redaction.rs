@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use provara_domain::{Outcome, Plan, Stream};
+use provara_domain::{Outcome, PathName, Plan, Stream, Written, WrittenPath};
 use provara_redact::{Finding, Literal, Redactor, TooMany};
 use provara_store::PlanRecord;
 
@@ -25,20 +25,42 @@ impl Gateway {
     }
 }
 
+/// Returns what finds secrets in what a run of `plan` writes; nothing where all of it is kept. What its environment calls
+/// secret is one too, whatever it looks like.
+pub(crate) fn of_a_run(inner: &Inner, plan: &Plan) -> Result<Option<Arc<Redactor>>, TooMany> {
+    if inner.config.output == OutputRedaction::Off {
+        return Ok(None);
+    }
+    let own: Vec<Literal> =
+        plan.env.iter().filter_map(|(name, value)| Literal::of_variable(name.as_str(), value)).collect();
+    Ok(Some(if own.is_empty() { Arc::clone(&inner.redactor) } else { Arc::new(inner.redactor.and(&own)?) }))
+}
+
+/// Redacts the names of what a run wrote, as what it prints: a name is as good a way out. Returns how many secrets it replaced.
+pub(crate) fn names(redactor: &Redactor, written: &mut Written) -> u64 {
+    let mut replaced = 0;
+    for WrittenPath { path, .. } in &mut written.paths {
+        let text = match &*path {
+            PathName::Text(text) => text.into(),
+            PathName::Bytes(bytes) => String::from_utf8_lossy(bytes),
+        };
+        let redacted = redactor.redact_text(&text);
+        if !redacted.found.is_empty() {
+            replaced += u64::try_from(redacted.found.len()).unwrap_or(u64::MAX);
+            *path = PathName::Text(redacted.text);
+        }
+    }
+    replaced
+}
+
 /// Redacts both streams of one run.
 pub(crate) struct OutputGate(Option<[provara_redact::Stream; 2]>);
 
 impl OutputGate {
-    /// Returns the gate for a run of `plan`. What its environment calls secret is one too, whatever it looks like.
-    pub(crate) fn new(inner: &Inner, plan: &Plan) -> Result<Self, TooMany> {
-        if inner.config.output == OutputRedaction::Off {
-            return Ok(Self(None));
-        }
-        let own: Vec<Literal> =
-            plan.env.iter().filter_map(|(name, value)| Literal::of_variable(name.as_str(), value)).collect();
-        let redactor = if own.is_empty() { Arc::clone(&inner.redactor) } else { Arc::new(inner.redactor.and(&own)?) };
-        let stream = || provara_redact::Stream::new(Arc::clone(&redactor));
-        Ok(Self(Some([stream(), stream()])))
+    /// Returns the gate for a run whose secrets `redactor` finds.
+    pub(crate) fn new(redactor: Option<&Arc<Redactor>>) -> Self {
+        let stream = |redactor| provara_redact::Stream::new(Arc::clone(redactor));
+        Self(redactor.map(|redactor| [stream(redactor), stream(redactor)]))
     }
 
     /// Returns what of a stream may be kept, now that `bytes` came.
@@ -77,7 +99,7 @@ pub(crate) fn told(redactor: &Redactor, outcome: Outcome) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use provara_domain::SpawnFailure;
+    use provara_domain::{Change, SpawnFailure};
     use provara_redact::Rules;
 
     use super::*;
@@ -91,5 +113,18 @@ mod tests {
         let outcome = told(&redactor, failed("`/srv/an-agents-token-of-a-test` is not there"));
         assert_eq!(outcome, failed("`/srv/[redacted:agent-token]` is not there"));
         assert_eq!(told(&redactor, Outcome::TimedOut), Outcome::TimedOut);
+    }
+
+    #[test]
+    fn a_file_name_tells_no_secret() {
+        let known = [Literal::new("agent-token", "an-agents-token-of-a-test")];
+        let redactor = Redactor::new(Arc::new(Rules::builtin().unwrap()), &known).unwrap();
+        let path = |path: &[u8]| WrittenPath { path: path.to_vec().into(), change: Change::Created };
+        let all = [b"a/an-agents-token-of-a-test".as_slice(), b"\xffan-agents-token-of-a-test", b"b\xff", b"c"];
+        let mut written = Written { count: 4, paths: all.map(path).into(), unseen: Vec::new() };
+        assert_eq!(names(&redactor, &mut written), 2);
+        let told =
+            [b"a/[redacted:agent-token]".as_slice(), "\u{fffd}[redacted:agent-token]".as_bytes(), b"b\xff", b"c"];
+        assert_eq!(written.paths, told.map(path));
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::confinement;
 use crate::gateway::{Inner, chain, lock};
-use crate::redaction::{OutputGate, told};
+use crate::redaction::{self, OutputGate, told};
 
 /// How often the clock is asked whether something expired. Nothing that anybody waits for depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -131,9 +131,11 @@ fn start(inner: &Arc<Inner>, claim: Claim) {
 
 fn begin(inner: &Arc<Inner>, claim: Claim, control: RunControl) {
     let plan = claim.plan().id.clone();
+    inner.telling.begin(&claim, control.watch());
     let inner = Arc::clone(inner);
     tokio::spawn(async move {
         run_and_record(&inner, claim, control).await;
+        inner.telling.end(&plan);
         lock(&inner.running).remove(&plan);
         inner.ended.notify_waiters();
         inner.work.notify_one();
@@ -176,17 +178,22 @@ async fn run(inner: &Inner, runner: &Runner, claim: Claim, control: RunControl) 
             return Some(never_started(&claim, started_at, "its output could not be kept; see the server's log"));
         }
     };
-    let gate = match OutputGate::new(inner, claim.plan()) {
-        Ok(gate) => gate,
+    let redactor = match redaction::of_a_run(inner, claim.plan()) {
+        Ok(redactor) => redactor,
         Err(error) => return Some(never_started(&claim, started_at, &error.to_string())),
     };
+    let gate = OutputGate::new(redactor.as_ref());
     let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
     let keep = tokio::task::spawn_blocking(move || keep_output(writer, gate, receiver));
     let ran = runner.run(claim, profile, &site, started_at, sender, control).await;
     reached(Place::RunEnded);
     // Every byte is handed to the disk before the outcome is recorded.
-    let redactions = keep.await.unwrap_or_default();
-    ran.ok().map(|ran| Ran { redactions, outcome: told(&inner.redactor, ran.outcome), ..ran })
+    let mut redactions = keep.await.unwrap_or_default();
+    let mut ran = ran.ok()?;
+    if let (Some(redactor), Some(written)) = (&redactor, &mut ran.written) {
+        redactions = redactions.saturating_add(redaction::names(redactor, written));
+    }
+    Some(Ran { redactions, outcome: told(&inner.redactor, ran.outcome), ..ran })
 }
 
 /// Keeps what the gate lets through, and returns how many secrets it replaced.
@@ -227,6 +234,7 @@ fn ended_unstarted(claim: &Claim, at: Timestamp, outcome: Outcome) -> Ran {
         stderr_bytes: 0,
         redactions: 0,
         usage: None,
+        written: None,
     }
 }
 

@@ -126,6 +126,7 @@ pub(crate) struct Groups {
     /// Counts the processes that were killed for want of memory.
     memory_events: Option<File>,
     processes_peak: Option<File>,
+    processes_now: Option<File>,
     processes_events: Option<File>,
     cpu: Option<(Version, File)>,
     detail: Vec<String>,
@@ -193,6 +194,7 @@ impl Groups {
                 self.detail.push(format!("processes {most}"));
                 self.processes = Held::Here;
             }
+            self.processes_now = File::open(at.join("pids.current")).ok();
             self.processes_peak = File::open(at.join("pids.peak")).ok();
             self.processes_events = File::open(at.join("pids.events")).ok();
         }
@@ -271,6 +273,11 @@ impl Groups {
     /// The most processes at a time, without ours.
     pub(crate) fn processes_peak(&self) -> Option<u64> {
         self.processes_peak.as_ref().and_then(number).map(|most| most.saturating_sub(1))
+    }
+
+    /// How many processes there are, without ours.
+    pub(crate) fn processes_now(&self) -> Option<u64> {
+        self.processes_now.as_ref().and_then(number).map(|count| count.saturating_sub(1))
     }
 
     /// Removes the groups. Called by the supervisor alone, when no process of the run is left.

@@ -27,7 +27,7 @@ use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
 use crate::groups::{Delegated, Groups};
 use crate::protocol::{
-    BEGIN, Calls, Frame, KILL, Left, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec, receive, receive_any,
+    BEGIN, COUNT, Calls, Frame, KILL, Left, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec, receive, receive_any,
 };
 use crate::sys;
 
@@ -234,6 +234,11 @@ fn watch(control: &UnixStream, alive: &OwnedFd, helper: &OwnedFd, init: Pid, bou
                 Ok(1) if byte == [TERMINATE] => {
                     let _ = kill(init, Signal::SIGTERM);
                     deadline = Some(Instant::now() + GRACE);
+                }
+                Ok(1) if byte == [COUNT] => {
+                    if let Some(count) = bounds.groups.processes_now() {
+                        report(control, &Report::Processes(count));
+                    }
                 }
                 Ok(1) if byte != [KILL] => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -18,15 +18,18 @@ mod helper;
 mod places;
 mod probe;
 mod profile;
+mod progress;
 mod protocol;
 mod runner;
 mod seal;
 mod spares;
 mod sys;
+mod written;
 
 pub use binding::{Site, Unmeasured};
 pub use helper::helper_main;
 pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, load_profiles, resolved};
+pub use progress::{Progress, RunWatch};
 pub use protocol::HelperProgram;
 pub use runner::{
     Chunk, EgressConfig, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,

@@ -143,6 +143,8 @@ pub(crate) enum Report {
     Exited { code: i32, left: Left, used: Used },
     /// A signal ended the shell.
     Signalled { signal: i32, left: Left, used: Used },
+    /// How many processes the run has just now, as the supervisor was asked.
+    Processes(u64),
     /// The supervisor's last word, when no process of the run is left.
     Ended(Used),
 }
@@ -169,6 +171,8 @@ pub(crate) enum Left {
 pub(crate) const BEGIN: u8 = b'b';
 pub(crate) const TERMINATE: u8 = b't';
 pub(crate) const KILL: u8 = b'k';
+/// Asks how many processes the run has. Where nobody counts them there is no answer.
+pub(crate) const COUNT: u8 = b'c';
 
 /// Sends bytes, at least one, with descriptors.
 pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {

@@ -32,10 +32,13 @@ use crate::binding::{Identity, Keep, Known, Question, Site, Taken, Unmeasured, d
 use crate::child::NotStarted;
 use crate::confine::held;
 use crate::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
+use crate::progress::{Live, RunWatch};
 use crate::protocol::{
-    Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed, sealed_spec,
+    COUNT, Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
+    sealed_spec,
 };
 use crate::spares::{Spare, Spares};
+use crate::written::{self, Before};
 
 /// The largest chunk of output.
 const CHUNK: usize = 64 * 1024;
@@ -144,12 +147,19 @@ pub struct RunHandle(watch::Sender<Wish>);
 
 /// The run's end of a [`RunHandle`].
 #[derive(Debug)]
-pub struct RunControl(watch::Receiver<Wish>);
+pub struct RunControl(watch::Receiver<Wish>, Arc<Live>);
 
 /// Returns the two ends of a run's control.
 pub fn control() -> (RunHandle, RunControl) {
     let (sender, receiver) = watch::channel(Wish { cancelled: false, timeout: None });
-    (RunHandle(sender), RunControl(receiver))
+    (RunHandle(sender), RunControl(receiver, Arc::default()))
+}
+
+impl RunControl {
+    /// Returns what looks at the run that this controls.
+    pub fn watch(&self) -> RunWatch {
+        RunWatch(Arc::clone(&self.1))
+    }
 }
 
 impl RunHandle {
@@ -178,6 +188,8 @@ pub struct Runner {
     known: Arc<Known>,
     /// Bounds how many measure at once: each may read many files.
     measuring: Arc<Semaphore>,
+    /// Bounds how many look at once at what runs have left: each may wait for a file system.
+    looking: Arc<Semaphore>,
 }
 
 impl Runner {
@@ -191,7 +203,8 @@ impl Runner {
         let host = HostReport { run_as, mechanisms: Vec::new(), problem: None };
         let usual = Frame { view: View::Own, calls: Calls::Nobody, user, limits: Profile::workspace().grants().limits };
         let (known, measuring) = (Arc::default(), Arc::new(Semaphore::new(MEASURING)));
-        let mut runner = Self { config, user, usual, spares, host, breach: None, known, measuring };
+        let looking = Arc::new(Semaphore::new(MEASURING));
+        let mut runner = Self { config, user, usual, spares, host, breach: None, known, measuring, looking };
         runner.probe().await;
         runner.make_ready();
         Ok(runner)
@@ -294,10 +307,17 @@ impl Runner {
             Ok(job) => self.check(&claim, site).await.map(|taken| (job, taken)),
             Err(outcome) => Err(outcome),
         };
+        let (mut written, mut duration) = (None, None);
         let ended = match ready {
             Ok((mut job, taken)) => {
                 let bound = taken.map(|taken| Bound::to(&mut job.spec, taken));
+                let before = Before::now();
                 let mut ended = self.execute(&job, &input, limit, output, control).await?;
+                duration = Some(begun.elapsed());
+                // What never began has changed nothing.
+                if ended.usage.is_some() {
+                    written = Some(written::since(before, &site.workspace, &self.looking).await);
+                }
                 if let Some(bound) = bound {
                     bound.tell(&mut ended.mechanisms).await;
                 }
@@ -311,12 +331,13 @@ impl Runner {
             outcome: ended.outcome,
             enforced: Enforced { profile: claim.profile().as_str().to_owned(), mechanisms: ended.mechanisms },
             started_at,
-            duration: begun.elapsed(),
+            duration: duration.unwrap_or_else(|| begun.elapsed()),
             stdout_bytes,
             stderr_bytes,
             // The runner hands on bytes as they are; whoever keeps them counts.
             redactions: 0,
             usage: ended.usage,
+            written,
         })
     }
 
@@ -338,9 +359,11 @@ impl Runner {
             }
             Err(NotHandedOver::Ended(ended)) => return Ok(*ended),
         };
+        let live = &*Arc::clone(&control.1);
+        live.begin();
         let (gone, ended) = watch::channel(false);
         let most = job.frame.limits.get(Resource::Output).unwrap_or(u64::MAX);
-        let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new() });
+        let meter = Arc::new(Meter { left: AtomicU64::new(most), spent: Notify::new(), live: Arc::clone(&control.1) });
         let out = tokio::spawn(forward(stdout, Stream::Stdout, output.clone(), ended.clone(), Arc::clone(&meter)));
         let err = tokio::spawn(forward(stderr, Stream::Stderr, output, ended, Arc::clone(&meter)));
         let (reports, mut asks) = stream.into_split();
@@ -354,6 +377,7 @@ impl Runner {
         while state.left != Some(Left::Nobody) {
             tokio::select! {
                 report = next_report(&mut reports, &mut line) => match report {
+                    Some(Report::Processes(count)) => live.has(count),
                     Some(report) => state.note(report),
                     None => break,
                 },
@@ -370,6 +394,7 @@ impl Runner {
                     // Once nobody can wish anything any more, a closed channel must not spin.
                     listening = changed.is_ok();
                 }
+                () = live.asked.notified() => drop(asks.write_all(&[COUNT]).await),
                 () = meter.spent.notified(), if why.is_none() => {
                     why = Some(Outcome::LimitExceeded { limit: Limit::Output });
                     let _ = asks.write_all(&[KILL]).await;
@@ -383,6 +408,7 @@ impl Runner {
                 }
             }
         }
+        live.end();
         // Nobody of the run is left to speak through it.
         let network = match egress {
             Some(egress) => Some(egress.stop().await),
@@ -535,6 +561,7 @@ impl Ended {
 struct Meter {
     left: AtomicU64,
     spent: Notify,
+    live: Arc<Live>,
 }
 
 /// What [`Meter::left`] is once more was written than allowed.
@@ -588,6 +615,8 @@ impl Watched {
                 self.ended(Outcome::Signalled { signal }, left);
             }
             Report::Ended(used) => self.used(used),
+            // Told while it goes on, and to others.
+            Report::Processes(_) => {}
         }
     }
 
@@ -648,6 +677,7 @@ async fn forward(
         }
         let more = u64::try_from(read).unwrap_or(0);
         written += more;
+        meter.live.wrote(stream, more);
         meter.take(more);
         let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
         let _ = to.send(Chunk { stream, bytes }).await;

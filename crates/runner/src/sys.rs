@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "a few things have no safe wrapper; each use argues below")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use nix::unistd::{ForkResult, fork};
 
@@ -132,4 +132,44 @@ pub(crate) fn lock_securebits() -> io::Result<()> {
     // SAFETY: PR_SET_SECUREBITS takes a number and no pointer; it changes this thread's credentials alone.
     let done = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, libc::c_long::from(bits), 0, 0, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A time as the kernel marks inodes with: seconds and nanoseconds.
+pub(crate) type Instant = (i64, u32);
+
+/// What the kernel keeps of one entry of a folder.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks {
+    pub(crate) device: u64,
+    pub(crate) is_folder: bool,
+    /// When its inode last changed in any way.
+    pub(crate) changed: Instant,
+    /// When its inode was made, where the file system keeps that.
+    pub(crate) born: Option<Instant>,
+}
+
+/// Returns the marks of what is called `name` in `folder`, of a link itself; of the folder where the name is empty.
+pub(crate) fn marks(folder: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<Marks> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
+    let mask = libc::STATX_TYPE | libc::STATX_CTIME | libc::STATX_BTIME;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the descriptor is open and the name is a C string while the call lasts; the kernel writes one `statx` to where
+    // there is room for one, and keeps neither.
+    let done = unsafe { libc::statx(folder.as_raw_fd(), name.as_ptr(), flags, mask, found.as_mut_ptr()) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all of it was zeroed, which is a value of every field, and the call has filled it.
+    let found = unsafe { found.assume_init() };
+    let at = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
+    let kept = |what| found.stx_mask & what == what;
+    if !kept(libc::STATX_TYPE | libc::STATX_CTIME) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(Marks {
+        device: (u64::from(found.stx_dev_major) << 32) | u64::from(found.stx_dev_minor),
+        is_folder: u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR,
+        changed: at(found.stx_ctime),
+        born: kept(libc::STATX_BTIME).then(|| at(found.stx_btime)),
+    })
 }

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use provara_domain::{Principal, TokenId};
-use provara_gateway::{Gateway, LogEntry};
-use serde_json::Value;
+use provara_gateway::{Gateway, LogEntry, RunProgress};
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -30,6 +30,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const BATCH: u32 = 256;
 /// How many bytes of live entries one write carries, about.
 const MAX_FRAMES: usize = 64 * 1024;
+/// The type of what tells how far a run is. It is no entry of the log, so it has no `id` and is never sent again.
+const PROGRESS: &str = "run.progress";
+
+type Notices = broadcast::Receiver<Arc<Vec<RunProgress>>>;
 
 struct Reader {
     gateway: Gateway,
@@ -37,6 +41,8 @@ struct Reader {
     types: Option<Vec<String>>,
     /// Entries as they are committed; absent while the reader still catches up from the store, at its own pace.
     live: Option<broadcast::Receiver<Arc<LogEntry>>>,
+    /// How far runs are, for a reader who wants that.
+    notices: Option<Notices>,
     /// The position that comes next.
     next: u64,
     ended: bool,
@@ -48,6 +54,7 @@ struct Reader {
 /// Sends the log as it grows, as server-sent events.
 ///
 /// `id` is the position in the log. With none given it begins with what comes next; a comment every 15 s says that it lives.
+/// `run.progress` tells how far a run is, at most once a second: it has no `id` and is never sent again.
 #[utoipa::path(get, path = "/events", operation_id = "events", tag = "events",
     params(("since" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_i64,
             description = "The last position seen; the stream goes on after it"),
@@ -66,9 +73,11 @@ pub(crate) async fn events(
     query.done()?;
     let place = app.streams.take(&who.token).ok_or_else(Problem::too_many_streams)?;
     let next = first_position(&app.gateway, &headers, since)?;
-    let types = types.map(|list| list.split(',').map(str::to_owned).collect());
+    let types: Option<Vec<String>> = types.map(|list| list.split(',').map(str::to_owned).collect());
     let gateway = app.gateway.clone();
-    let reader = Reader { gateway, who, types, live: None, next, ended: false, secret, _place: place };
+    let wanted = types.as_ref().is_none_or(|types| types.iter().any(|kind| kind == PROGRESS));
+    let notices = wanted.then(|| gateway.subscribe_progress());
+    let reader = Reader { gateway, who, types, live: None, notices, next, ended: false, secret, _place: place };
     let frames = stream::unfold(reader, |mut reader| async move {
         let frame = reader.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), reader))
@@ -126,6 +135,17 @@ impl Reader {
                 () = self.gateway.quiet() => {
                     let told = self.next >= self.gateway.head();
                     break if told { self.end("server_stopping") } else { return Some(self.catch_up().await) };
+                }
+                notices = next_notices(&mut self.notices) => {
+                    if self.is_revoked() {
+                        break self.end("token_revoked");
+                    }
+                    let frames: String =
+                        notices.iter().filter(|notice| notice.is_for(&self.who)).map(notice_frame).collect();
+                    if frames.is_empty() {
+                        continue;
+                    }
+                    break frames.into();
                 }
                 () = tokio::time::sleep_until(silent_until) => break self.heartbeat(),
             };
@@ -212,4 +232,30 @@ impl Reader {
         let last = self.next.saturating_sub(1);
         format!("event: dropped\ndata: {{\"reason\":\"{why}\",\"last_event_id\":{last}}}\n\n").into()
     }
+}
+
+/// The next notices, or never. One who is too slow for them misses some: they are about what is now.
+async fn next_notices(notices: &mut Option<Notices>) -> Arc<Vec<RunProgress>> {
+    while let Some(open) = notices {
+        match open.recv().await {
+            Ok(found) => return found,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => *notices = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// In the shape of an entry, less what only an entry of the log has.
+fn notice_frame(notice: &RunProgress) -> String {
+    let far = notice.progress;
+    let body = json!({
+        "run": notice.run,
+        "elapsed_ms": u64::try_from(far.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "stdout_bytes": far.stdout_bytes,
+        "stderr_bytes": far.stderr_bytes,
+        "processes": far.processes,
+    });
+    let data = json!({ "type": PROGRESS, "plan": notice.plan, "body": body });
+    format!("event: {PROGRESS}\ndata: {data}\n\n")
 }

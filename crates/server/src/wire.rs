@@ -2,13 +2,14 @@
 //!
 //! Each answer is one struct: what is serialised and what `/openapi.json` says of it cannot drift apart.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    DecisionKind, DecisionMethod, Digest, EnvName, Limit, Limits, Measured, MeasuredScript, Note, PlanKind, Role,
-    ScriptContent, ScriptFound, ScriptText, ScriptUse, Severity, Shell, SpawnFailure, Status, Verdict,
+    DecisionKind, DecisionMethod, Digest, EnvName, Limit, Limits, Measured, MeasuredScript, Note, PathName, PlanKind,
+    Role, ScriptContent, ScriptFound, ScriptText, ScriptUse, Severity, Shell, SpawnFailure, Status, Verdict,
 };
 use provara_gateway::{Explanation, Gateway, PlanRecord, RunRecord, TokenRecord};
 use serde::Serialize;
@@ -660,6 +661,47 @@ impl<'a> From<&'a provara_domain::Usage> for Usage<'a> {
     }
 }
 
+/// What changed below the workspace while a run went on, by the run or by somebody else who may write there.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RunWritten)]
+pub(crate) struct Written<'a> {
+    /// How many paths were found; more than are listed where there are many.
+    count: u64,
+    paths: Vec<WrittenPath<'a>>,
+    /// Why there may be more that nobody found; empty where all is known.
+    #[schema(value_type = Vec<String>, inline)]
+    unseen: Vec<&'static str>,
+}
+
+/// One path below the workspace.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WrittenPath<'a> {
+    /// Relative to the workspace, which itself is `.`; what is not UTF-8 is replaced.
+    path: Cow<'a, str>,
+    /// All of it, where it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    path_b64: Option<String>,
+    /// `created`, `changed`, or `folder`: one that changed with nothing in it that explains it, as where something is gone.
+    change: &'static str,
+}
+
+impl<'a> From<&'a provara_domain::Written> for Written<'a> {
+    fn from(found: &'a provara_domain::Written) -> Self {
+        let paths = found.paths.iter().map(|found| {
+            let change = found.change.as_str();
+            match &found.path {
+                PathName::Text(path) => WrittenPath { path: path.as_str().into(), path_b64: None, change },
+                PathName::Bytes(path) => {
+                    WrittenPath { path: String::from_utf8_lossy(path), path_b64: Some(STANDARD.encode(path)), change }
+                }
+            }
+        });
+        let unseen = found.unseen.iter().map(|why| why.as_str()).collect();
+        Self { count: found.count, paths: paths.collect(), unseen }
+    }
+}
+
 /// An execution. Output is there where one run is looked at, and not in lists.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Run<'a> {
@@ -681,6 +723,10 @@ pub(crate) struct Run<'a> {
     /// Null while it runs, where it is lost, and where it never began.
     #[schema(required)]
     usage: Option<Usage<'a>>,
+    /// Where one run is looked at, and it began and ended: what changed below its workspace meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    written: Option<Written<'a>>,
     /// How many bytes the command wrote, kept or not.
     stdout_bytes: u64,
     /// How many bytes the command wrote, kept or not.
@@ -711,6 +757,7 @@ pub(crate) struct Texts {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(run: &'a RunRecord, texts: Option<Texts>) -> Self {
+        let written = texts.as_ref().and(run.written.as_ref()).map(Written::from);
         let (stdout, stderr) = texts.map(|texts| (texts.stdout, texts.stderr)).unzip();
         let (stdout, stdout_truncated) = stdout.unzip();
         let (stderr, stderr_truncated) = stderr.unzip();
@@ -725,6 +772,7 @@ impl<'a> Run<'a> {
             enforced: enforced
                 .map(|held| Enforced { profile: &held.profile, mechanisms: mechanisms(&held.mechanisms) }),
             usage: run.usage.as_ref().map(Usage::from),
+            written,
             stdout_bytes: run.stdout_bytes,
             stderr_bytes: run.stderr_bytes,
             redactions: run.redactions,

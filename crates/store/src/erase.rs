@@ -31,6 +31,8 @@ impl Store {
                 // The reason that it leads to is another plan's, and speaks of this command too.
                 ("denied_before_plan", Value::Null),
                 ("measured", Value::Null),
+                // Names are what it said.
+                ("run_written", Value::Null),
                 ("judgement", codec::json("judgement", &rules_alone(&found.judgement))?.into()),
                 (
                     "run_usage",

@@ -731,6 +731,7 @@ fn record(tx: &mut Tx<'_>, ran: &Ran, streams: &[Settled; 2], cause: &Cause) -> 
         ("run_outcome", codec::json("outcome", &ran.outcome)?.into()),
         ("run_enforced", codec::json("enforced", &ran.enforced)?.into()),
         ("run_usage", ran.usage.as_ref().map(|usage| codec::json("usage", usage)).transpose()?.into()),
+        ("run_written", ran.written.as_ref().map(|written| codec::json("written", written)).transpose()?.into()),
         ("stdout_bytes", signed(ran.stdout_bytes).into()),
         ("stderr_bytes", signed(ran.stderr_bytes).into()),
         ("redactions", signed(ran.redactions).into()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use provara_domain::{
     Actor, Decision, Digest, Enforced, Judgement, Measured, Measurement, Name, Note, Outcome, Plan, PlanId,
-    ProfileChange, Roles, RunId, Status, Timeout, Timestamp, TokenId, Usage,
+    ProfileChange, Roles, RunId, Status, Timeout, Timestamp, TokenId, Usage, Written,
 };
 
 /// Where the store lives and how much output it keeps.
@@ -416,6 +416,8 @@ pub struct RunRecord {
     pub enforced: Option<Enforced>,
     /// What it used of the machine, when that is known.
     pub usage: Option<Usage>,
+    /// What changed below its workspace meanwhile, when that is known and nobody erased it.
+    pub written: Option<Written>,
     /// Bytes written to standard output, kept or not.
     pub stdout_bytes: u64,
     /// Bytes written to standard error, kept or not.

@@ -16,6 +16,7 @@ mod operations;
 #[cfg(feature = "otel")]
 mod otel;
 mod profiles;
+mod progress;
 mod schema;
 mod secrets;
 mod served;

@@ -26,3 +26,4 @@ mod refusals;
 mod shells;
 mod spares;
 mod support;
+mod written;

@@ -15,7 +15,7 @@ use crate::types::{DecisionRecord, DeniedBefore, LogEntry, PlanRecord, RunRecord
 
 pub(crate) const PLAN_COLUMNS: &str = "seq, project, id, agent, target, status, revision, plan, stdin, digest, note, judgement, queued_at, \
      expires_at, decision, decision_digest, reason, approval_valid_until, superseded_by, origin, run_id, run_started_at, \
-     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, run_usage, redactions, erased_at, measured, \
+     run_duration_ms, run_outcome, run_enforced, run_timeout_s, stdout_bytes, stderr_bytes, run_usage, run_written, redactions, erased_at, measured, \
      denied_before, denied_before_at, (SELECT denied.reason FROM plans denied WHERE denied.id = plans.denied_before_plan) AS denied_before_reason";
 
 pub(crate) const LOG_COLUMNS: &str = "position, kind, project, agent, plan, leaf, ts";
@@ -181,6 +181,7 @@ fn run(row: &Row<'_>) -> Result<Option<RunRecord>, StoreError> {
         outcome: maybe(row, "run_outcome")?.map(|raw| from_json("outcome", &raw)).transpose()?,
         enforced: maybe(row, "run_enforced")?.map(|raw| from_json("enforced", &raw)).transpose()?,
         usage: maybe(row, "run_usage")?.map(|raw| from_json("usage", &raw)).transpose()?,
+        written: maybe(row, "run_written")?.map(|raw| from_json("written", &raw)).transpose()?,
         stdout_bytes: number(row, "stdout_bytes")?,
         stderr_bytes: number(row, "stderr_bytes")?,
         redactions: number(row, "redactions")?,

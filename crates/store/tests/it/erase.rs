@@ -27,7 +27,10 @@ async fn finished(store: &Store, n: u64, output: &[u8]) -> NewPlan {
     let mut writer = store.output_writer(&run_of(n)).unwrap();
     writer.append(Stream::Stdout, output).unwrap();
     writer.append(Stream::Stderr, MARK.as_bytes()).unwrap();
-    store.record(ran(run_of(n), u64::try_from(output.len()).unwrap()), cause(3)).await.unwrap();
+    let path = WrittenPath { path: MARK.as_bytes().to_vec().into(), change: Change::Created };
+    let written = Some(Written { count: 1, paths: vec![path], unseen: vec![] });
+    let ran = Ran { written, ..ran(run_of(n), u64::try_from(output.len()).unwrap()) };
+    store.record(ran, cause(3)).await.unwrap();
     new
 }
 
@@ -60,7 +63,10 @@ pub(crate) async fn what_was_said_and_written_is_gone_and_what_proves_it_stays(p
     let after = look(&store, &small.plan.id).await;
     let rules = |record: &PlanRecord| record.judgement.reasons.iter().map(|it| it.rule.clone()).collect::<Vec<_>>();
     assert_eq!((after.digest.clone(), rules(&after)), (before.digest.clone(), rules(&before)));
-    assert_eq!((after.plan.cwd.clone(), after.run.clone()), (before.plan.cwd, before.run));
+    assert_eq!(
+        (after.plan.cwd.clone(), after.run.clone()),
+        (before.plan.cwd, before.run.map(|run| RunRecord { written: None, ..run }))
+    );
     let (now, was) = (after.decision.clone().unwrap(), before.decision.unwrap());
     assert_eq!((now.decision, now.digest, now.reason), (was.decision, was.digest, None));
     assert_eq!(store.script_texts(&project(), &small.plan.id).await.unwrap(), []);

@@ -287,6 +287,11 @@ fn ran(run: RunId, stdout_bytes: u64) -> Ran {
         stderr_bytes: 0,
         redactions: stdout_bytes,
         usage: Some(Usage { cpu_ms: 3, memory_peak_bytes: Some(5_000_000), ..Usage::default() }),
+        written: Some(Written {
+            count: 2,
+            paths: vec![WrittenPath { path: b"a\xffb".to_vec().into(), change: Change::Created }],
+            unseen: vec![Unseen::TooMany],
+        }),
     }
 }
 

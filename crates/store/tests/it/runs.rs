@@ -105,7 +105,8 @@ pub(crate) async fn a_run_is_recorded_once(place: Place) {
     let store = place.open();
     let new = running(&store, 1).await;
     let done = store.record(ran(run_of(1), 0), cause(3)).await.unwrap();
-    assert_eq!(done.run.as_ref().unwrap().usage, ran(run_of(1), 0).usage);
+    let (found, told) = (done.run.as_ref().unwrap(), ran(run_of(1), 0));
+    assert_eq!((&found.usage, &found.written), (&told.usage, &told.written));
     assert_eq!((done.status, done.revision), (Status::Finished, 4));
     let before = sound(&store).await;
     let other = Ran { outcome: Outcome::Exited { code: 9 }, ..ran(run_of(1), 7) };

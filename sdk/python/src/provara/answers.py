@@ -122,6 +122,7 @@ class Run(TypedDict, total=False):
     exit_code: int | None
     enforced: Any
     usage: dict[str, int | None] | None
+    written: dict[str, Any]
     stdout_bytes: int
     stderr_bytes: int
     redactions: int

@@ -2,6 +2,8 @@
 ALTER TABLE plans ADD COLUMN erased_at INTEGER;
 -- What the run used of the machine, as JSON.
 ALTER TABLE plans ADD COLUMN run_usage TEXT;
+-- What changed below its workspace meanwhile, as JSON.
+ALTER TABLE plans ADD COLUMN run_written TEXT;
 CREATE INDEX plans_unerased ON plans(queued_at) WHERE erased_at IS NULL
   AND status IN ('finished', 'lost', 'denied', 'blocked', 'expired', 'withdrawn', 'superseded', 'cancelled');
 
