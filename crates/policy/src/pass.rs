@@ -393,7 +393,7 @@ impl<'p> Pass<'p> {
         let rules = self.rules;
         let mut known = false;
         let (called, allowable) = (names(&command.program), may_be_allowed(command, shell));
-        let cost = 1 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
+        let cost = 3 + u64::try_from(command.args.len()).unwrap_or(0) / 8;
         for (index, rule) in rules.iter().enumerate() {
             let Matcher::Facts(facts) = &rule.matcher else { continue };
             let refused = rule.verdict == Verdict::Allow && !allowable;

@@ -434,11 +434,14 @@ fn cluster(letters: &str, language: &Language) -> Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::judge::Strictness;
 
-    fn known() -> Policy {
-        Policy::builtin(Strictness::Ask).unwrap()
+    fn known() -> &'static Policy {
+        static KNOWN: LazyLock<Policy> = LazyLock::new(|| Policy::builtin(Strictness::Ask).unwrap());
+        &KNOWN
     }
 
     fn named(command: &str) -> Vec<String> {

@@ -52,6 +52,22 @@ pub(crate) struct Input {
 struct Filling {
     choice: usize,
     choices: usize,
+    unset: IfUnset,
+}
+
+/// What becomes of a variable that the text does not set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfUnset {
+    /// It stays as it is written.
+    Kept,
+    /// It is nothing, as the shell has it where nobody else set it.
+    Empty,
+}
+
+impl Filling {
+    const fn first() -> Self {
+        Self { choice: 0, choices: 1, unset: IfUnset::Kept }
+    }
 }
 
 /// What something became.
@@ -137,7 +153,7 @@ impl<'p> Pass<'p> {
     }
 
     fn group(&mut self, group: &Group, env: &mut Env<'_>, input: &Input) -> Option<String> {
-        let mut filling = Filling { choice: 0, choices: 1 };
+        let mut filling = Filling::first();
         let words: Vec<Word> = group.words.iter().flat_map(|text| self.fields(text, env, &mut filling)).collect();
         let (redirections, input) = self.redirections(&group.redirections, env, input, &mut filling);
         if !redirections.is_empty() {
@@ -181,14 +197,14 @@ impl<'p> Pass<'p> {
     }
 
     fn every_choice(&mut self, simple: &Simple, env: &mut Env<'_>, input: &Input) -> Option<String> {
-        let mut filling = Filling { choice: 0, choices: 1 };
+        let mut filling = Filling::first();
         let made = self.simple_node(simple, env, input, &mut filling);
         let choices = filling.choices.min(MAX_CHOICES);
         for choice in 1..choices {
             if self.is_spent() {
                 return None;
             }
-            self.simple_node(simple, env, input, &mut Filling { choice, choices });
+            self.simple_node(simple, env, input, &mut Filling { choice, choices, unset: IfUnset::Kept });
         }
         made.filter(|_| choices == 1)
     }
@@ -223,6 +239,7 @@ impl<'p> Pass<'p> {
             Certainty::Perhaps => self.opaque("is a program whose name may be another when it runs", here),
             Certainty::Sure => {}
         }
+        let blank = program.certainty == Certainty::Unset;
         let command = Command {
             program: program.text.clone(),
             args: args.to_vec(),
@@ -231,6 +248,11 @@ impl<'p> Pass<'p> {
             span,
             ..Command::default()
         };
+        if blank && filling.unset == IfUnset::Kept {
+            // Where nobody sets it, `r${x}m` is `rm`.
+            let mut empty = Filling { choice: filling.choice, choices: filling.choices, unset: IfUnset::Empty };
+            self.simple_node(simple, env, &input, &mut empty);
+        }
         if program.glob {
             self.opaque("is a pattern of file names where the program's name belongs", here);
             return self.any_program(&command, env, &input);
@@ -238,7 +260,26 @@ impl<'p> Pass<'p> {
         if program.text.is_empty() {
             self.opaque("is an empty program name", here);
         }
-        self.called(&command, env, &input)
+        let before: Vec<(String, Option<Value>)> = command
+            .assignments
+            .iter()
+            .filter(|_| !declares(simple))
+            .filter_map(|told| told.split_once('='))
+            .map(|(name, text)| {
+                let before = env.values.variable(name).cloned();
+                env.values.set(name, Value { texts: vec![text.to_owned()], open: true });
+                (name.to_owned(), before)
+            })
+            .collect();
+        let made = self.called(&command, env, &input);
+        // What stands before a command is set for it alone.
+        for (name, value) in before.into_iter().rev() {
+            match value {
+                Some(value) => env.values.set(&name, value),
+                None => env.values.unset_variable(&name),
+            }
+        }
+        made
     }
 
     /// Runs `command` as the function or the alias that it is, or else as a program.
@@ -270,7 +311,7 @@ impl<'p> Pass<'p> {
             within.outer = env.outer.or(Some(command.span.into()));
             self.shell_text(&text, &mut within, input);
         }
-        self.builtin(command, env);
+        self.builtin(command, env, input);
         self.simple(command, env, input);
         let file = |path: &str| {
             resolve(path, env.place.cwd.as_deref()).and_then(|path| env.values.file(&path).map(str::to_owned))
@@ -294,7 +335,7 @@ impl<'p> Pass<'p> {
     }
 
     /// What the shell itself does for a command: set, unset, name.
-    fn builtin(&mut self, command: &Command, env: &mut Env<'_>) {
+    fn builtin(&mut self, command: &Command, env: &mut Env<'_>, input: &Input) {
         let args = || command.args.iter().map(|word| word.text.as_str());
         match command.program.as_str() {
             "set" if args().next() == Some("--") => {
@@ -309,7 +350,17 @@ impl<'p> Pass<'p> {
             }
             "unset" => args().for_each(|name| env.values.unset(name)),
             "read" | "mapfile" | "readarray" | "getopts" => {
-                args().filter(|arg| !arg.starts_with('-')).for_each(|name| env.values.may_set(name, Value::unknown()));
+                let mut words = input.known.as_deref().unwrap_or("").split_whitespace();
+                for name in args().filter(|arg| !arg.starts_with('-')) {
+                    let texts = words.next().map(str::to_owned).into_iter().collect();
+                    env.values.may_set(name, Value { texts, open: true });
+                }
+            }
+            // The next time that name is another program.
+            "hash" if args().next() == Some("-p") => {
+                if let (Some(path), Some(name)) = (args().nth(1), args().nth(2)) {
+                    env.values.name_alias(name, path);
+                }
             }
             "alias" => {
                 for (name, text) in args().filter_map(|arg| arg.split_once('=')) {
@@ -373,11 +424,7 @@ impl<'p> Pass<'p> {
     }
 
     fn assignments(&mut self, simple: &Simple, alone: bool, env: &mut Env<'_>, filling: &mut Filling) -> Vec<String> {
-        let declares = simple
-            .words
-            .first()
-            .and_then(Text::literal)
-            .is_some_and(|name| matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset"));
+        let declares = declares(simple);
         let mut told = Vec::new();
         for assignment in &simple.assignments {
             let mut texts = Vec::new();
@@ -481,6 +528,7 @@ impl<'p> Pass<'p> {
         let mut words = Vec::new();
         for parts in spelled_out(&text.parts) {
             let mut field = Building::new(text.span, true);
+            field.separators = separators(env);
             for part in &parts {
                 self.part(part, false, &mut field, env, filling);
             }
@@ -498,6 +546,9 @@ impl<'p> Pass<'p> {
                 match self.changed(name, change, field.span, env, filling) {
                     Filled::One(text, certainty) => field.value(&text, certainty, (*quoted || whole) && !listed),
                     Filled::Many(texts) => field.list(&texts, *quoted && listed),
+                    Filled::Unset if filling.unset == IfUnset::Empty => {
+                        field.value("", Certainty::Perhaps, *quoted || whole);
+                    }
                     Filled::Unset => field.unknown(written, Certainty::Unset),
                     Filled::Unknown => field.unknown(written, Certainty::Unknown),
                 }
@@ -620,6 +671,12 @@ impl<'p> Pass<'p> {
     }
 }
 
+/// `export A=1` sets it from here on, and `A=1 x` for `x` alone.
+fn declares(simple: &Simple) -> bool {
+    let name = simple.words.first().and_then(Text::literal);
+    name.is_some_and(|name| matches!(name.as_str(), "export" | "declare" | "local" | "readonly" | "typeset"))
+}
+
 fn lookup(name: &str, env: &Env<'_>, filling: &mut Filling) -> Filled {
     if let Some(value) = env.values.variable(name) {
         filling.choices = filling.choices.max(value.texts.len());
@@ -715,10 +772,12 @@ struct Building {
     certainty: Certainty,
     span: Span0,
     splits: bool,
+    /// What the shell splits values at.
+    separators: String,
 }
 
 impl Building {
-    const fn new(span: Span0, splits: bool) -> Self {
+    fn new(span: Span0, splits: bool) -> Self {
         Self {
             done: Vec::new(),
             text: String::new(),
@@ -727,6 +786,7 @@ impl Building {
             certainty: Certainty::Sure,
             span,
             splits,
+            separators: BLANKS.to_owned(),
         }
     }
 
@@ -743,13 +803,19 @@ impl Building {
             return self.text.push_str(text);
         }
         let mut rest = text;
-        while let Some(at) = rest.find([' ', '\t', '\n']) {
+        let separators = std::mem::take(&mut self.separators);
+        if separators != BLANKS {
+            // Other signs split by rules of their own.
+            self.certainty = self.certainty.max(Certainty::Perhaps);
+        }
+        while let Some(at) = rest.find(|c| separators.contains(c)) {
             let (word, after) = rest.split_at(at);
             self.text.push_str(word);
             self.begun |= !word.is_empty();
             self.end(certainty);
-            rest = after.trim_start_matches([' ', '\t', '\n']);
+            rest = after.trim_start_matches(|c| separators.contains(c));
         }
+        self.separators = separators;
         self.text.push_str(rest);
         self.begun |= !rest.is_empty();
         self.glob |= is_pattern(text);
@@ -785,6 +851,14 @@ impl Building {
         self.end(Certainty::Sure);
         self.done
     }
+}
+
+/// What the shell splits values at unless it is told otherwise.
+const BLANKS: &str = " \t\n";
+
+fn separators(env: &Env<'_>) -> String {
+    let told = env.values.variable("IFS").and_then(|value| value.texts.last());
+    told.map_or_else(|| BLANKS.to_owned(), Clone::clone)
 }
 
 /// `[` alone is a program and its argument, not a pattern.

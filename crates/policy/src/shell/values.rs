@@ -63,6 +63,10 @@ impl Values {
         self.functions.remove(name);
     }
 
+    pub(crate) fn unset_variable(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
     pub(crate) fn function(&self, name: &str) -> Option<Rc<Vec<Node>>> {
         self.functions.get(name).map(Rc::clone)
     }

@@ -406,6 +406,10 @@ impl Parser<'_> {
             return plain(parts, '{', false);
         };
         self.bash_only(start);
+        // Braces come first: `$x{a,b}` is `$xa` and `$xb`.
+        if matches!(parts.last(), Some(Part::Variable { written, .. }) if !written.ends_with('}')) {
+            self.opaque(start, "puts braces behind a variable's name, which then is another name");
+        }
         if self.depth > super::MAX_DEPTH {
             self.script.too_deep = true;
             self.at = self.text.len();

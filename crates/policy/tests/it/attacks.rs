@@ -252,7 +252,6 @@ fn attack_16_arguments_that_execute_or_write_are_not_allowed() {
             "go test --exec=./x",
             "go build -toolexec=./x",
             "go vet -vettool=./x",
-            "go test -coverprofile=x",
             "rg --pre ./x foo",
             "rg --pre=./x foo",
             "rg --hostname-bin=./x foo",
