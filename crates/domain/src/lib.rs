@@ -4,6 +4,7 @@
 //! other crates agree on. Raw input becomes one of these types once, at the border; inside, nobody asks again.
 
 mod binding;
+mod changes;
 mod event;
 mod ids;
 mod judgement;
@@ -18,6 +19,7 @@ mod time;
 pub use binding::{
     Measured, MeasuredScript, Measurement, NamedScript, ScriptContent, ScriptFound, ScriptPlace, ScriptText, ScriptUse,
 };
+pub use changes::{Change, ChangeKind, Changes, NodeKind};
 pub use event::{Actor, Event, EventBody};
 pub use ids::{EventId, IdError, PlanId, RunId, TokenId};
 pub use judgement::{Judgement, PolicyVersion, Reason, Severity, Span, Verdict};
