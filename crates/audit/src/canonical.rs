@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    Actor, Binding, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort, Name, Network,
-    Plan, PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
+    Actor, Binding, Change, Changes, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort,
+    Name, Network, NodeKind, Plan, PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -69,6 +69,27 @@ pub fn profile_digest(it: &Profile) -> Digest {
 /// Returns the digest of a binding's canonical form.
 pub fn binding_digest(it: &Binding) -> Digest {
     sha256(&bytes_of(&json!(it)))
+}
+
+/// Returns the canonical form of what a preview changed. Sizes are decimal digits: a file may be longer than a number of JSON's
+/// is exact, and whoever made it was a command.
+pub fn changes(it: &Changes) -> Vec<u8> {
+    let listed: Vec<Value> = it.listed.iter().map(change_value).collect();
+    bytes_of(&json!({ "v": 1, "changes": listed, "more": it.more, "unread": it.unread }))
+}
+
+/// Returns the digest of what a preview changed.
+pub fn changes_digest(it: &Changes) -> Digest {
+    sha256(&changes(it))
+}
+
+fn change_value(change: &Change) -> Value {
+    json!({
+        "kind": change.kind.as_str(), "mode": change.mode, "path_b64": STANDARD.encode(&change.path),
+        "sha256": change.sha256, "size": change.size.map(|size| size.to_string()),
+        "target_b64": change.target.as_ref().map(|target| STANDARD.encode(target)),
+        "type": change.node.map(NodeKind::as_str),
+    })
 }
 
 /// Returns the canonical form of an event: a leaf of the tree.
@@ -188,6 +209,8 @@ fn body(body: &EventBody) -> BodyForm<'_> {
         }
         EventBody::PlanSuperseded { by } => json!({ "by": by }),
         EventBody::PlanErased { digest } => json!({ "digest": digest }),
+        EventBody::PlanPreviewStarted { profile } => json!({ "profile": profile }),
+        EventBody::PlanPreviewed { outcome, changes } => json!({ "outcome": outcome, "changes": changes }),
         EventBody::PlanExtended { timeout_s } => json!({ "timeout_s": timeout_s }),
         EventBody::RunStarted { run } | EventBody::RunCancelRequested { run } | EventBody::RunLost { run } => {
             json!({ "run": run })

@@ -166,7 +166,7 @@ pub(crate) fn finish_view(
     if frame.view == View::Own {
         let mut places = Places::look_up(ground, spec)?;
         if let Some(changes) = changes {
-            made.push(places.copy_workspace(&changes)?);
+            made.push(places.copy_workspace(ground, &changes)?);
         }
         let homes = homes();
         // Names of the host that lead to a secret by a link may be gone with the rest.

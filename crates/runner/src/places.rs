@@ -69,16 +69,15 @@ impl Places {
     }
 
     /// Puts a copy of the workspace in its place, and hands out what will be changed in it. Nothing else stays writable.
-    pub(crate) fn copy_workspace(&mut self, changes: &OwnedFd) -> Result<Mechanism, NotStarted> {
+    pub(crate) fn copy_workspace(&mut self, ground: &Ground, changes: &OwnedFd) -> Result<Mechanism, NotStarted> {
         for place in self.all.values_mut() {
             if let Place::Granted { access: access @ Access::Write, .. } = place {
                 *access = Access::Read;
             }
         }
-        let Some(Place::Granted { mounts: lower, .. }) = self.all.get(&self.workspace) else {
-            return Err(unusable("workspace", Errno::ENOENT));
-        };
-        let (mounts, upper) = overlay(&self.workspace, lower)?;
+        // As it lies in the tree: older kernels take no layer that lies nowhere.
+        let lower = open_beneath(ground, &self.workspace, FOLDER).map_err(|cause| unusable("workspace", cause))?;
+        let (mounts, upper) = overlay(&self.workspace, &lower)?;
         send(changes.as_fd(), b"c", &[upper.as_fd()]).map_err(io::Error::from).step("hand out what is changed")?;
         let copy = Place::Granted { access: Access::Write, mounts, kind: Kind::Folder };
         self.all.insert(self.workspace.clone(), copy);
