@@ -302,8 +302,8 @@ fn decision_value(decision: &Decision) -> Value {
 #[cfg(test)]
 mod tests {
     use provara_domain::{
-        Access, AskedBy, Binding, CommandText, DecisionKind, DecisionMethod, Enforced, Files, Limits, Nonce, Outcome,
-        ProfilePath, Resource, ResourceLimits, RunId, Timeout, Tmp, WorkingDir,
+        Access, AskedBy, Binding, ChangeKind, CommandText, DecisionKind, DecisionMethod, Enforced, Files, Limits,
+        Nonce, Outcome, ProfilePath, Resource, ResourceLimits, RunId, Timeout, Tmp, WorkingDir,
     };
 
     use super::*;
@@ -332,6 +332,28 @@ mod tests {
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_a_preview_changed_has_one_form_whatever_its_names_are() {
+        let file = Change {
+            path: b"n\xffw".to_vec(),
+            kind: ChangeKind::Created,
+            node: Some(NodeKind::File),
+            mode: Some(0o644),
+            size: Some(u64::MAX),
+            sha256: None,
+            target: None,
+        };
+        let link = Change { node: Some(NodeKind::Link), size: None, target: Some(b"\"".to_vec()), ..file.clone() };
+        let all = Changes { listed: vec![file, link], more: 2, unread: 1 };
+        let expected = concat!(
+            r#"{"changes":[{"kind":"created","mode":420,"path_b64":"bv93","sha256":null,"size":"18446744073709551615","#,
+            r#""target_b64":null,"type":"file"},{"kind":"created","mode":420,"path_b64":"bv93","sha256":null,"size":null,"#,
+            r#""target_b64":"Ig==","type":"link"}],"more":2,"unread":1,"v":1}"#
+        );
+        assert_eq!(String::from_utf8(changes(&all)).unwrap(), expected);
+        assert_eq!(changes_digest(&all), sha256(expected.as_bytes()));
     }
 
     #[test]
