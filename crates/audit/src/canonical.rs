@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use provara_domain::{
-    Actor, Binding, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort, Name, Network,
-    Plan, PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
+    Actor, Binding, Change, Changes, Decision, Digest, EnvName, Event, EventBody, EventId, Grants, HomePath, HostPort,
+    Name, Network, NodeKind, Plan, PlanId, PlanKind, Profile, ProfileName, Shell, Timestamp, UserName, Verdict,
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -69,6 +69,27 @@ pub fn profile_digest(it: &Profile) -> Digest {
 /// Returns the digest of a binding's canonical form.
 pub fn binding_digest(it: &Binding) -> Digest {
     sha256(&bytes_of(&json!(it)))
+}
+
+/// Returns the canonical form of what a preview changed. Sizes are decimal digits: a file may be longer than a number of JSON's
+/// is exact, and whoever made it was a command.
+pub fn changes(it: &Changes) -> Vec<u8> {
+    let listed: Vec<Value> = it.listed.iter().map(change_value).collect();
+    bytes_of(&json!({ "v": 1, "changes": listed, "more": it.more, "unread": it.unread }))
+}
+
+/// Returns the digest of what a preview changed.
+pub fn changes_digest(it: &Changes) -> Digest {
+    sha256(&changes(it))
+}
+
+fn change_value(change: &Change) -> Value {
+    json!({
+        "kind": change.kind.as_str(), "mode": change.mode, "path_b64": STANDARD.encode(&change.path),
+        "sha256": change.sha256, "size": change.size.map(|size| size.to_string()),
+        "target_b64": change.target.as_ref().map(|target| STANDARD.encode(target)),
+        "type": change.node.map(NodeKind::as_str),
+    })
 }
 
 /// Returns the canonical form of an event: a leaf of the tree.
@@ -188,6 +209,8 @@ fn body(body: &EventBody) -> BodyForm<'_> {
         }
         EventBody::PlanSuperseded { by } => json!({ "by": by }),
         EventBody::PlanErased { digest } => json!({ "digest": digest }),
+        EventBody::PlanPreviewStarted { profile } => json!({ "profile": profile }),
+        EventBody::PlanPreviewed { outcome, changes } => json!({ "outcome": outcome, "changes": changes }),
         EventBody::PlanExtended { timeout_s } => json!({ "timeout_s": timeout_s }),
         EventBody::RunStarted { run } | EventBody::RunCancelRequested { run } | EventBody::RunLost { run } => {
             json!({ "run": run })
@@ -279,8 +302,8 @@ fn decision_value(decision: &Decision) -> Value {
 #[cfg(test)]
 mod tests {
     use provara_domain::{
-        Access, AskedBy, Binding, CommandText, DecisionKind, DecisionMethod, Enforced, Files, Limits, Nonce, Outcome,
-        ProfilePath, Resource, ResourceLimits, RunId, Timeout, Tmp, WorkingDir,
+        Access, AskedBy, Binding, ChangeKind, CommandText, DecisionKind, DecisionMethod, Enforced, Files, Limits,
+        Nonce, Outcome, ProfilePath, Resource, ResourceLimits, RunId, Timeout, Tmp, WorkingDir,
     };
 
     use super::*;
@@ -309,6 +332,28 @@ mod tests {
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_a_preview_changed_has_one_form_whatever_its_names_are() {
+        let file = Change {
+            path: b"n\xffw".to_vec(),
+            kind: ChangeKind::Created,
+            node: Some(NodeKind::File),
+            mode: Some(0o644),
+            size: Some(u64::MAX),
+            sha256: None,
+            target: None,
+        };
+        let link = Change { node: Some(NodeKind::Link), size: None, target: Some(b"\"".to_vec()), ..file.clone() };
+        let all = Changes { listed: vec![file, link], more: 2, unread: 1 };
+        let expected = concat!(
+            r#"{"changes":[{"kind":"created","mode":420,"path_b64":"bv93","sha256":null,"size":"18446744073709551615","#,
+            r#""target_b64":null,"type":"file"},{"kind":"created","mode":420,"path_b64":"bv93","sha256":null,"size":null,"#,
+            r#""target_b64":"Ig==","type":"link"}],"more":2,"unread":1,"v":1}"#
+        );
+        assert_eq!(String::from_utf8(changes(&all)).unwrap(), expected);
+        assert_eq!(changes_digest(&all), sha256(expected.as_bytes()));
     }
 
     #[test]

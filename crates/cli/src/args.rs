@@ -177,6 +177,14 @@ pub(crate) enum Command {
     /// Let a command run longer, counted from its start
     #[command(after_help = "Example:\n  provara extend 20260101_120000_0123456789abcdef 1800")]
     Extend { id: String, seconds: u32 },
+    /// Run a waiting plan in a throw-away copy of its workspace, and show what it would do
+    #[command(
+        long_about = "Run a waiting plan in a throw-away copy of its workspace, and show what it would do\n\nIt really runs \
+                      there, with no network and for 30 s at most, and the log tells that you had it run. What depends on the \
+                      network, the time or other machines may go otherwise when it runs.",
+        after_help = "Example:\n  provara preview 20260101_120000_0123456789abcdef"
+    )]
+    Preview { id: String },
     /// Withdraw a waiting plan or stop a running one
     #[command(after_help = "Example:\n  provara cancel 20260101_120000_0123456789abcdef")]
     Cancel { id: String },

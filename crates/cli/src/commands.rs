@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::Proposal;
 use crate::client::{Client, encoded};
 use crate::config::{Secret, Settings};
-use crate::describe::{Page, ending, text};
+use crate::describe::{Page, ending, text, write_preview};
 use crate::display::{self, visible, visible_line};
 use crate::failure::Failure;
 use crate::interrupt::at_interrupt;
@@ -250,6 +250,14 @@ impl Session {
         let path = format!("{}/extend", plan_path(id));
         let answer = self.operator()?.post(&path, &json!({ "timeout_s": seconds }))?;
         self.answer(&answer, |out, _| writeln!(out, "may run {seconds} s from its start"))
+    }
+
+    pub(crate) fn preview(&self, id: &str) -> Result<ExitCode, Failure> {
+        let client = self.operator()?;
+        let waiting = Progress::start(self.quiet, "it runs in a copy of the workspace");
+        let answer = client.post(&format!("{}/preview", plan_path(id)), &json!({}))?;
+        drop(waiting);
+        self.answer(&answer, |out, _| write_preview(out, &answer))
     }
 
     pub(crate) fn cancel(&self, id: &str) -> Result<ExitCode, Failure> {

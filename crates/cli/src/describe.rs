@@ -306,6 +306,57 @@ fn part<'a>(command: &'a str, span: Option<&Value>) -> Option<&'a str> {
     (part.len() < command.len() && !part.is_empty()).then_some(part)
 }
 
+/// What a preview did: how it ended, what changed in the copy, and what it wrote. Nothing is cut without a word.
+pub(crate) fn write_preview(out: &mut dyn Write, preview: &Value) -> io::Result<()> {
+    writeln!(out, "{}, in a copy of the workspace; nothing was changed", visible_line(&ending(preview)))?;
+    let changes = preview.get("changes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let count = |field: &str| preview.get(field).and_then(Value::as_u64).unwrap_or(0);
+    if changes.is_empty() && count("unread") == 0 {
+        writeln!(out, "it would change nothing in the workspace")?;
+    }
+    for change in changes {
+        writeln!(out, "  {}", changed(change))?;
+    }
+    if count("more") > 0 {
+        writeln!(out, "  and {} more", count("more"))?;
+    }
+    if count("unread") > 0 {
+        writeln!(out, "  {} files or folders could not be read to the end: there may be more", count("unread"))?;
+    }
+    for stream in ["stdout", "stderr"] {
+        let written = text(preview, stream);
+        if !written.is_empty() {
+            writeln!(out, "--- {stream}")?;
+            out.write_all(visible(written).as_bytes())?;
+            if !written.ends_with('\n') {
+                writeln!(out)?;
+            }
+        }
+        if preview.get(format!("{stream}_truncated")).and_then(Value::as_bool) == Some(true) {
+            writeln!(out, "⟦{stream} went on; a preview tells the first MiB⟧")?;
+        }
+    }
+    Ok(())
+}
+
+/// One changed path: what happened, where, and what lies there now.
+fn changed(change: &Value) -> String {
+    let bytes = |field: &str| visible_line(&visible_bytes(&STANDARD.decode(text(change, field)).unwrap_or_default()));
+    let word = |field: &str| visible_line(text(change, field));
+    let mut line = format!("{:<9} {:<7} {}", word("kind"), word("type"), bytes("path_b64"));
+    if text(change, "type") == "link" && !text(change, "target").is_empty() {
+        line.push_str(&format!(" -> {}", bytes("target_b64")));
+    }
+    if let Some(mode) = change.get("mode").and_then(Value::as_u64) {
+        line.push_str(&format!(" (mode {mode:04o}"));
+        if let Some(size) = change.get("size").and_then(Value::as_str) {
+            line.push_str(&format!(", {} bytes", visible_line(size)));
+        }
+        line.push(')');
+    }
+    line
+}
+
 /// Returns how a run ended. Not made visible yet.
 pub(crate) fn ending(run: &Value) -> String {
     let Some(outcome) = run.get("outcome").filter(|outcome| !outcome.is_null()) else {

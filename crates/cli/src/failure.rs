@@ -67,6 +67,7 @@ impl Failure {
                 Some("`provara policy check COMMAND` shows the part that is meant; change that")
             }
             (404, "not_found", _) => Some("`provara history` lists the plans that you may see"),
+            (409, "preview_unavailable", _) => Some("`provara show ID` shows the plan; decide by what it says"),
             (409, "not_reopenable", _) => Some("`provara show ID` tells what became of it"),
             (409, _, "expired") => Some("`provara reopen ID` lets it wait again, as a new plan"),
             (409, "plan_not_pending", _) => Some("`provara show ID` tells what became of it"),

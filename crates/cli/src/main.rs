@@ -126,6 +126,7 @@ fn act(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Edit { id, cwd, timeout, note, command } => session.edit(&id, Change { cwd, timeout, note, command }),
         Command::Reopen { id } => session.reopen(&id),
         Command::Extend { id, seconds } => session.extend(&id, seconds),
+        Command::Preview { id } => session.preview(&id),
         Command::Cancel { id } => session.cancel(&id),
         Command::Audit(what) => session.audit(what),
         Command::Policy(what) => session.policy(&what),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::ids::{EventId, PlanId, RunId, TokenId};
 use crate::judgement::Verdict;
-use crate::plan::Decision;
+use crate::plan::{Decision, ProfileName};
 use crate::principal::{Name, Principal, Role, Roles};
 use crate::profile::ProfileChange;
 use crate::run::{Enforced, Outcome};
@@ -100,6 +100,18 @@ pub enum EventBody {
         /// The new time-out, seconds.
         timeout_s: u32,
     },
+    /// An approver began to run it in a throw-away copy of its workspace, to see what it would do.
+    PlanPreviewStarted {
+        /// The profile that it runs with there.
+        profile: ProfileName,
+    },
+    /// That ended. The plan itself did not run.
+    PlanPreviewed {
+        /// How.
+        outcome: Outcome,
+        /// The digest of what it changed in the copy.
+        changes: Digest,
+    },
     /// Its command, input and output were erased; this entry and those before it are what is left.
     PlanErased {
         /// The plan's digest.
@@ -189,6 +201,8 @@ impl EventBody {
             Self::PlanSuperseded { .. } => "plan.superseded",
             Self::PlanCancelled => "plan.cancelled",
             Self::PlanExtended { .. } => "plan.extended",
+            Self::PlanPreviewStarted { .. } => "plan.preview_started",
+            Self::PlanPreviewed { .. } => "plan.previewed",
             Self::PlanErased { .. } => "plan.erased",
             Self::RunStarted { .. } => "run.started",
             Self::RunCancelRequested { .. } => "run.cancel_requested",

@@ -4,6 +4,7 @@
 //! other crates agree on. Raw input becomes one of these types once, at the border; inside, nobody asks again.
 
 mod binding;
+mod changes;
 mod event;
 mod ids;
 mod judgement;
@@ -19,6 +20,7 @@ mod written;
 pub use binding::{
     Measured, MeasuredScript, Measurement, NamedScript, ScriptContent, ScriptFound, ScriptPlace, ScriptText, ScriptUse,
 };
+pub use changes::{Change, ChangeKind, Changes, NodeKind};
 pub use event::{Actor, Event, EventBody};
 pub use ids::{EventId, IdError, PlanId, RunId, TokenId};
 pub use judgement::{Judgement, PolicyVersion, Reason, Severity, Span, Verdict};
@@ -40,4 +42,4 @@ pub use text::{
     WorkingDir, WorkingDirError,
 };
 pub use time::Timestamp;
-pub use written::{Change, PathName, Unseen, Written, WrittenPath};
+pub use written::{PathName, Unseen, Written, WrittenHow, WrittenPath};

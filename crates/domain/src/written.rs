@@ -26,7 +26,7 @@ pub struct WrittenPath {
     /// Relative to the workspace, which itself is `.`.
     pub path: PathName,
     /// What became of it.
-    pub change: Change,
+    pub change: WrittenHow,
 }
 
 /// A path as the kernel has it, which need not be text.
@@ -48,7 +48,7 @@ impl From<Vec<u8>> for PathName {
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum WrittenHow {
     /// It was made, or put there from another file system.
     Created,
     /// Its content, its name, its mode or another of its attributes was changed; or it was made, where the file system keeps
@@ -59,7 +59,7 @@ pub enum Change {
     Folder,
 }
 
-impl Change {
+impl WrittenHow {
     /// Returns the change's word.
     pub const fn as_str(self) -> &'static str {
         match self {

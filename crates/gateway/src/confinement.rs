@@ -3,8 +3,8 @@
 
 use provara_audit::canonical;
 use provara_domain::{
-    AskedBy, Binding, Digest, Name, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles, ResourceLimits,
-    SpawnFailure,
+    AskedBy, Binding, Digest, Grants, Name, Network, Outcome, Plan, Profile, ProfileChange, ProfileName, Profiles,
+    ResourceLimits, SpawnFailure,
 };
 use provara_policy::Demands;
 use provara_store::PlanRecord;
@@ -93,6 +93,12 @@ impl Inner {
         let terms = self.terms(demands);
         let profile = terms.shown(&plan.profile).or_else(|| terms.profiles.get(&plan.profile));
         profile.map(canonical::profile_digest)
+    }
+
+    /// What a preview of the plan runs with: what the plan itself would, but that nobody can be called; and never more than
+    /// `workspace` allows. Else nothing.
+    pub(crate) fn preview_profile(&self, plan: &Plan, demands: &Demands) -> Option<Profile> {
+        self.terms(demands).shown(&plan.profile).and_then(quiet)
     }
 
     fn terms<'a>(&'a self, demands: &'a Demands) -> Terms<'a> {
@@ -189,6 +195,16 @@ impl<'a> Terms<'a> {
     }
 }
 
+fn quiet(shown: &Profile) -> Option<Profile> {
+    let most = Profile::workspace();
+    let grants = Grants { network: Network::None, ..shown.grants().clone() };
+    let alone = Profile::new(shown.name().clone(), grants, shown.asked_by());
+    if alone.is_within(&most) {
+        return Some(alone);
+    }
+    most.is_within(shown).then_some(most)
+}
+
 /// Returns the profile that was decided on, or how a run ends whose profile is another by now.
 pub(crate) fn decided<'a>(
     profiles: &'a Profiles,
@@ -210,7 +226,7 @@ pub(crate) fn decided<'a>(
 
 #[cfg(test)]
 mod tests {
-    use provara_domain::{Grants, Network, Resource};
+    use provara_domain::{Access, Files, Resource, Tmp};
 
     use super::*;
 
@@ -302,6 +318,20 @@ mod tests {
             let refused = seen(other, profile);
             assert!(matches!(refused, Err(DecideError::ProfileMismatch { .. })), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_preview_calls_nobody_and_has_no_more_than_workspace() {
+        let named = |profile: Profile| quiet(&profile).map(|quiet| (quiet.name().to_string(), quiet.grants().clone()));
+        let (read_only, workspace) = (Profile::read_only(), Profile::workspace());
+        assert_eq!(named(read_only.clone()), Some(("read-only".to_owned(), read_only.grants().clone())));
+        assert_eq!(named(Profile::network()), Some(("network".to_owned(), workspace.grants().clone())));
+        assert_eq!(named(Profile::host()), Some(("workspace".to_owned(), workspace.grants().clone())));
+        // Neither is it within `workspace`, whose credentials it shows, nor the other way round.
+        let files = Files::new(Access::Hidden, Access::Read, Tmp::Private, [], []);
+        let strange = Grants { files, user: None, network: Network::All, ..read_only.grants().clone() };
+        let strange = Profile::new(name("own"), strange, AskedBy::Agents);
+        assert!(named(strange.clone()).is_none_or(|(_, grants)| grants.is_within(workspace.grants())));
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl Inner {
     }
 
     /// The plan that `who` is about to decide. That it is pending here is a courtesy; the store's guard settles races.
-    async fn pending_plan(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, DecideError> {
+    pub(crate) async fn pending_plan(&self, who: &Principal, id: &PlanId) -> Result<PlanRecord, DecideError> {
         self.approver(who)?;
         let record = self.known_plan(who, id).await?;
         if record.status != Status::Pending {
@@ -327,7 +327,7 @@ impl Inner {
     }
 
     /// Policy's word at the moment of the decision. Stricter than shown stops the decision; looser changes nothing.
-    async fn judge_again(&self, who: &Principal, shown: &PlanRecord) -> Result<Judgement, DecideError> {
+    pub(crate) async fn judge_again(&self, who: &Principal, shown: &PlanRecord) -> Result<Judgement, DecideError> {
         let id = &shown.plan.id;
         let now = self.judge(&shown.plan);
         if now.verdict <= shown.judgement.verdict {

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::judging::JudgementCache;
+use crate::preview::Previews;
 use crate::progress::{self, Telling};
 use crate::redaction::OutputRedaction;
 use crate::vitals::Kept;
@@ -113,6 +114,7 @@ pub(crate) struct Inner {
     pub(crate) stuck: Mutex<Stuck>,
     /// Which profiles were found to hold here, once somebody asked.
     tried: OnceCell<Vec<TriedProfile>>,
+    pub(crate) previews: Previews,
     pub(crate) stopping: AtomicBool,
     /// Whether nothing runs any more and nothing will: whoever waits for something has waited long enough.
     quiet: watch::Sender<bool>,
@@ -162,6 +164,7 @@ impl Gateway {
             kept: Mutex::default(),
             stuck: Mutex::default(),
             tried: OnceCell::new(),
+            previews: Previews::default(),
             stopping: AtomicBool::new(false),
             quiet: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -200,11 +203,13 @@ impl Gateway {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
         inner.work.notify_one();
+        inner.previews.end();
         if tokio::time::timeout(grace, inner.all_ended()).await.is_err() {
             lock(&inner.running).values().for_each(RunHandle::cancel);
             // The runner ends a tree in bounded time; what cannot be ended even then is lost, and recovery will say so.
             let _ = tokio::time::timeout(Duration::from_secs(10), inner.all_ended()).await;
         }
+        inner.previews.ended().await;
         inner.quiet.send_replace(true);
     }
 

@@ -99,7 +99,7 @@ pub(crate) fn told(redactor: &Redactor, outcome: Outcome) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use provara_domain::{Change, SpawnFailure};
+    use provara_domain::{SpawnFailure, WrittenHow};
     use provara_redact::Rules;
 
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
     fn a_file_name_tells_no_secret() {
         let known = [Literal::new("agent-token", "an-agents-token-of-a-test")];
         let redactor = Redactor::new(Arc::new(Rules::builtin().unwrap()), &known).unwrap();
-        let path = |path: &[u8]| WrittenPath { path: path.to_vec().into(), change: Change::Created };
+        let path = |path: &[u8]| WrittenPath { path: path.to_vec().into(), change: WrittenHow::Created };
         let all = [b"a/an-agents-token-of-a-test".as_slice(), b"\xffan-agents-token-of-a-test", b"b\xff", b"c"];
         let mut written = Written { count: 4, paths: all.map(path).into(), unseen: Vec::new() };
         assert_eq!(names(&redactor, &mut written), 2);

@@ -152,12 +152,22 @@ pub(crate) struct Seen {
 
 /// Makes the rest of the run's view, which only its specification tells: the places that it grants where their names say, and
 /// what is hidden as it is at this moment.
-pub(crate) fn finish_view(frame: Frame, ground: &Ground, spec: &Spec) -> Result<(Vec<Mechanism>, Seen), NotStarted> {
+///
+/// Where `changes` is, the run is a preview: it gets a copy of the workspace, and what it changes in that goes out there.
+pub(crate) fn finish_view(
+    frame: Frame,
+    ground: &Ground,
+    spec: &Spec,
+    changes: Option<OwnedFd>,
+) -> Result<(Vec<Mechanism>, Seen), NotStarted> {
     let mut made = Vec::new();
     let mut own_files = Vec::new();
     let mut seen = Seen { secrets: Vec::new(), granted: Vec::new(), everywhere: spec.files.everywhere };
     if frame.view == View::Own {
-        let places = Places::look_up(ground, spec, frame.user)?;
+        let mut places = Places::look_up(ground, spec, frame.user)?;
+        if let Some(changes) = changes {
+            made.push(places.copy_workspace(ground, &changes)?);
+        }
         let homes = homes();
         // Names of the host that lead to a secret by a link may be gone with the rest.
         let mut kept_back = Vec::new();
@@ -263,7 +273,7 @@ fn cover_other_procs() -> io::Result<()> {
 }
 
 /// The kernel writes blanks and backslashes in a mount's path as three octal digits.
-fn unescaped(mut path: &[u8]) -> PathBuf {
+pub(crate) fn unescaped(mut path: &[u8]) -> PathBuf {
     let mut bytes = Vec::new();
     while let [first, rest @ ..] = path {
         path = match (first, rest) {

@@ -27,7 +27,8 @@ use crate::child::{NotStarted, become_shell, give_up_rights, prepare_walls};
 use crate::confine::{finish_view, leave_namespaces, prepare_view};
 use crate::groups::{Delegated, Groups};
 use crate::protocol::{
-    BEGIN, COUNT, Calls, Frame, KILL, Left, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec, receive, receive_any,
+    BEGIN, COUNT, Calls, Frame, KILL, Left, OF_A_PREVIEW, OF_A_RUN, Report, Spec, TERMINATE, Used, read_spec,
+    receive_any,
 };
 use crate::sys;
 
@@ -50,6 +51,8 @@ struct Run {
     input: OwnedFd,
     output: OwnedFd,
     errors: OwnedFd,
+    /// Where what a preview changes goes out. Where there is one, nothing of the run reaches the workspace itself.
+    changes: Option<OwnedFd>,
 }
 
 /// What the helper process does, from its start until the server is gone. Its standard input is the server's socket.
@@ -421,13 +424,13 @@ fn be_shell(
     };
     made.extend(view);
     reached(Place::ShellWaits);
-    let run = match next_run(inlet) {
+    let mut run = match next_run(inlet) {
         Ok(Some(run)) => run,
         Ok(None) => return None,
         Err(error) => return Some(refused(&error)),
     };
     reached(Place::ShellReceived);
-    let (view, seen) = match finish_view(frame, &ground, &run.spec) {
+    let (view, seen) = match finish_view(frame, &ground, &run.spec, run.changes.take()) {
         Ok(view) => view,
         Err(stopped) => return Some(stopped.advised(frame.user)),
     };
@@ -451,8 +454,11 @@ fn refused(error: &io::Error) -> NotStarted {
 
 /// Waits for the run. One comes at most: the inlet is closed with it.
 fn next_run(inlet: OwnedFd) -> io::Result<Option<Run>> {
-    let Some((_, [spec, input, output, errors])) = receive::<OF_A_RUN>(inlet.as_fd())? else { return Ok(None) };
-    Ok(Some(Run { spec: read_spec(spec)?, input, output, errors }))
+    let Some((_, mut received)) = receive_any(inlet.as_fd())? else { return Ok(None) };
+    let changes = if received.len() == OF_A_PREVIEW { received.pop() } else { None };
+    let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let [spec, input, output, errors] = <[OwnedFd; OF_A_RUN]>::try_from(received).map_err(wrong)?;
+    Ok(Some(Run { spec: read_spec(spec)?, input, output, errors, changes }))
 }
 
 fn take_streams(run: &Run, frame: Frame) -> io::Result<()> {

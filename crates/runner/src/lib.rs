@@ -9,12 +9,14 @@
 mod advice;
 mod binding;
 mod calls;
+mod changes;
 mod child;
 mod confine;
 pub mod egress;
 mod files;
 mod groups;
 mod helper;
+mod overlay;
 mod places;
 mod probe;
 mod profile;
@@ -32,6 +34,6 @@ pub use profile::{Mounts, OwnFiles, ProfileError, ProfileErrors, ProfileFile, lo
 pub use progress::{Progress, RunWatch};
 pub use protocol::HelperProgram;
 pub use runner::{
-    Chunk, EgressConfig, HostReport, Lost, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,
+    Chunk, EgressConfig, HostReport, Lost, Previewed, RunControl, RunHandle, Runner, RunnerConfig, StartError, control,
     give_workspace,
 };

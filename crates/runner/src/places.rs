@@ -19,11 +19,12 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::AccessFlags;
-use provara_domain::{Access, SpawnFailure};
+use provara_domain::{Access, Mechanism, SpawnFailure};
 
 use crate::child::{FOLDER, NotStarted, unusable};
-use crate::confine::{Failed, Ground, Step as _};
-use crate::protocol::{FilesSpec, Spec, User};
+use crate::confine::{Failed, Ground, Step as _, held};
+use crate::overlay::overlay;
+use crate::protocol::{FilesSpec, Spec, User, send};
 use crate::sys;
 
 /// How many links may lead to one place: as many as the kernel follows.
@@ -67,6 +68,22 @@ impl Places {
         // Whatever is said of the same path, a workspace is one.
         places.all.insert(workspace, Place::Granted { access: spec.files.workspace, mounts, kind: Kind::Folder });
         Ok(places)
+    }
+
+    /// Puts a copy of the workspace in its place, and hands out what will be changed in it. Nothing else stays writable.
+    pub(crate) fn copy_workspace(&mut self, ground: &Ground, changes: &OwnedFd) -> Result<Mechanism, NotStarted> {
+        for place in self.all.values_mut() {
+            if let Place::Granted { access: access @ Access::Write, .. } = place {
+                *access = Access::Read;
+            }
+        }
+        // As it lies in the tree: older kernels take no layer that lies nowhere.
+        let lower = open_beneath(ground, &self.workspace, FOLDER).map_err(|cause| unusable("workspace", cause))?;
+        let (mounts, upper) = overlay(&self.workspace, &lower)?;
+        send(changes.as_fd(), b"c", &[upper.as_fd()]).map_err(io::Error::from).step("hand out what is changed")?;
+        let copy = Place::Granted { access: Access::Write, mounts, kind: Kind::Folder };
+        self.all.insert(self.workspace.clone(), copy);
+        Ok(held("workspace_copied", "what it changes is kept apart from the workspace and thrown away"))
     }
 
     fn find_paths(&mut self, ground: &Ground, files: &FilesSpec, user: User) -> Result<(), NotStarted> {

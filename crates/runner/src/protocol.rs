@@ -32,6 +32,8 @@ pub struct HelperProgram {
 
 /// How many descriptors accompany a run: its specification, input, output and errors.
 pub(crate) const OF_A_RUN: usize = 4;
+/// And a preview's: also a socket on which what it changed comes out.
+pub(crate) const OF_A_PREVIEW: usize = 5;
 /// The longest line on a control stream, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
@@ -194,7 +196,7 @@ pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option
 /// As [`receive`], with however many descriptors came.
 pub(crate) fn receive_any(from: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = [0; MAX_MESSAGE];
-    let mut space = cmsg_space!([i32; OF_A_RUN]);
+    let mut space = cmsg_space!([i32; OF_A_PREVIEW]);
     let mut iov = [IoSliceMut::new(&mut bytes)];
     let message = match recvmsg::<()>(from.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
         Err(nix::Error::EINTR) => return Err(io::ErrorKind::Interrupted.into()),

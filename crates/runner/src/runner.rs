@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use provara_domain::{
-    Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, Profile, Ran, Resource, SpawnFailure,
-    Stream, Timestamp, Usage,
+    Access, Binding, Changes, Claim, Digest, Enforced, Limit, Measurement, Mechanism, Outcome, Plan, Profile, Ran,
+    Resource, ResourceLimits, SpawnFailure, Stream, Timestamp, Usage,
 };
 use provara_faults::{Place, reached};
 use serde::Serialize;
@@ -29,15 +30,16 @@ use tokio::time::Instant;
 use self::job::Job;
 pub(crate) use self::job::find_shell;
 use crate::binding::{Identity, Keep, Known, Question, Site, Taken, Unmeasured, difference};
+use crate::changes::changes_in;
 use crate::child::NotStarted;
 use crate::confine::held;
 use crate::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Resolve, SystemResolver};
 use crate::progress::{Live, RunWatch};
 use crate::protocol::{
-    COUNT, Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, sealed,
-    sealed_spec,
+    COUNT, Calls, Frame, HelperProgram, KILL, Left, MAX_LINE, Report, Spec, TERMINATE, Used, User, View, receive,
+    sealed, sealed_spec,
 };
-use crate::spares::{Spare, Spares};
+use crate::spares::{Spare, Spares, seqpacket_pair};
 use crate::written::{self, Before};
 
 /// The largest chunk of output.
@@ -51,6 +53,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MEASURING: usize = 4;
 /// How long anybody waits for a measurement. A file system may never answer, and its owner may be the agent.
 const MEASURED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a preview may take.
+const PREVIEWED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the operator decided about running commands.
 #[derive(Debug)]
@@ -113,6 +118,26 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[error("the run's supervisor died, so how the run ended cannot be known")]
 pub struct Lost;
+
+/// What a command did in a throw-away copy of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previewed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What held.
+    pub enforced: Enforced,
+    /// From the start to the end of the whole tree.
+    pub duration: Duration,
+    /// What it changed in the copy.
+    pub changes: Changes,
+}
+
+impl Previewed {
+    fn not_begun(profile: &Profile, outcome: Outcome) -> Self {
+        let enforced = Enforced { profile: profile.name().as_str().to_owned(), mechanisms: Vec::new() };
+        Self { outcome, enforced, duration: Duration::ZERO, changes: Changes::default() }
+    }
+}
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,12 +287,12 @@ impl Runner {
     }
 
     /// Measures again what was approved. Returns the bytes of the bound scripts, which alone the run will see.
-    async fn check(&self, claim: &Claim, site: &Site) -> Result<Option<Taken>, Outcome> {
-        let measured = claim.binding().filter(|binding| binding.is_measured());
+    async fn check(&self, plan: &Plan, binding: Option<&Binding>, site: &Site) -> Result<Option<Taken>, Outcome> {
+        let measured = binding.filter(|binding| binding.is_measured());
         if measured.is_none() && site.scripts.is_empty() {
             return Ok(None);
         }
-        let taken = self.take(claim.plan(), site, Keep::Bytes).await;
+        let taken = self.take(plan, site, Keep::Bytes).await;
         let changed = match (measured, &taken) {
             (Some(approved), Ok(taken)) => difference(approved, taken),
             (Some(_), Err(Unmeasured::WorkingDir(_))) => Some("the working directory is not there any more".into()),
@@ -304,7 +329,7 @@ impl Runner {
         let input = claim.plan().stdin.clone().unwrap_or_default();
         let begun = Instant::now();
         let ready = match self.job(&claim, profile, &site.workspace) {
-            Ok(job) => self.check(&claim, site).await.map(|taken| (job, taken)),
+            Ok(job) => self.check(claim.plan(), claim.binding(), site).await.map(|taken| (job, taken)),
             Err(outcome) => Err(outcome),
         };
         let (mut written, mut duration) = (None, None);
@@ -338,6 +363,77 @@ impl Runner {
             redactions: 0,
             usage: ended.usage,
             written,
+        })
+    }
+
+    /// Runs `plan` in a throw-away copy of the workspace, for whoever decides on it, and returns what it would have changed.
+    /// Nothing but that copy can be written, and nobody can be called.
+    ///
+    /// `profile` MUST be within `workspace`, `binding` what is shown of the plan.
+    ///
+    /// # Errors
+    /// When how it ended cannot be known.
+    pub async fn preview(
+        &self,
+        plan: &Plan,
+        binding: Option<&Binding>,
+        profile: &Profile,
+        site: &Site,
+        output: mpsc::Sender<Chunk>,
+        control: RunControl,
+    ) -> Result<Previewed, Lost> {
+        let begun = Instant::now();
+        let limit = plan.timeout.as_duration().min(PREVIEWED_WITHIN);
+        let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
+        let ready = match self.job_of(plan, profile, ResourceLimits::default(), &site.workspace) {
+            Ok(_) if !profile.is_within(&Profile::workspace()) => {
+                Err(refused(format!("the profile `{}` is looser than a preview may have", profile.name())))
+            }
+            Ok(job) => self.check(plan, binding, site).await.map(|taken| (job, taken)),
+            Err(outcome) => Err(outcome),
+        };
+        let (ended, upper) = match ready {
+            Ok((mut job, taken)) => {
+                let pair = seqpacket_pair().and_then(|(ours, theirs)| {
+                    // What was not sent by the end of the run never will be.
+                    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| (ours, theirs))
+                });
+                let (ours, theirs) = match pair {
+                    Ok(pair) => pair,
+                    Err(error) => return Ok(Previewed::not_begun(profile, refused(error.to_string()))),
+                };
+                // Where nothing of the workspace can be written, there is nothing to copy.
+                job.changes = (profile.grants().files.workspace() == Access::Write).then_some(theirs);
+                let bound = taken.map(|taken| Bound::to(&mut job.spec, taken));
+                // A folder of an overlay has another number; what it lies upon was compared just now.
+                job.spec.cwd_dev_ino = None;
+                let input = plan.stdin.clone().unwrap_or_default();
+                let mut ended = self.execute(&job, &input, limit, output, control).await?;
+                if let Some(bound) = bound {
+                    bound.tell(&mut ended.mechanisms).await;
+                }
+                drop(job);
+                let upper = receive::<1>(ours.as_fd()).ok().flatten();
+                (ended, upper.map(|(_, [upper])| upper))
+            }
+            Err(outcome) => (Ended::at_once(outcome), None),
+        };
+        let changes = match upper {
+            Some(upper) => {
+                let workspace = PathBuf::from(&site.workspace);
+                let reading = tokio::task::spawn_blocking(move || changes_in(&upper, &workspace));
+                match tokio::time::timeout(MEASURED_WITHIN, reading).await {
+                    Ok(Ok(changes)) => changes,
+                    _ => Changes { unread: 1, ..Changes::default() },
+                }
+            }
+            None => Changes::default(),
+        };
+        Ok(Previewed {
+            outcome: ended.outcome,
+            enforced: Enforced { profile: profile.name().as_str().to_owned(), mechanisms: ended.mechanisms },
+            duration: begun.elapsed(),
+            changes,
         })
     }
 
@@ -433,15 +529,16 @@ impl Runner {
     async fn hand_over(&self, job: &Job, input: &[u8]) -> Result<Streams, NotHandedOver> {
         let spec = sealed_spec(&job.spec)?;
         let input: OwnedFd = if input.is_empty() { File::open("/dev/null")?.into() } else { sealed(input)? };
-        let (stdout, stdout_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        let (stderr, stderr_end) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        let descriptors = [spec.as_fd(), input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
+        let (stdout, stdout_end) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let (stderr, stderr_end) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let all = [spec.as_fd(), input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
+        let descriptors: Vec<_> = all.into_iter().chain(job.changes.as_ref().map(OwnedFd::as_fd)).collect();
         reached(Place::RunReady);
         let (control, egress) = match &job.egress {
-            None => (self.spares().hand_over(job.frame, descriptors, &self.config.helper)?, None),
+            None => (self.spares().hand_over(job.frame, &descriptors, &self.config.helper)?, None),
             Some(policy) => {
                 let (spare, egress) = self.with_a_way_out(job.frame, policy).await?;
-                (spare.begin(descriptors)?, Some(egress))
+                (spare.begin(&descriptors)?, Some(egress))
             }
         };
         reached(Place::RunHandedOver);

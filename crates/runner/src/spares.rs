@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::io::Interest;
 
 use crate::egress::receive_listener;
-use crate::protocol::{BEGIN, Calls, Frame, HelperProgram, OF_A_RUN, send};
+use crate::protocol::{BEGIN, Calls, Frame, HelperProgram, send};
 
 /// How many spares stand ready: more than one, since runs come close after each other.
 const READY: usize = 4;
@@ -70,7 +70,7 @@ impl Spares {
     pub(crate) fn hand_over(
         &mut self,
         frame: Frame,
-        descriptors: [BorrowedFd<'_>; OF_A_RUN],
+        descriptors: &[BorrowedFd<'_>],
         program: &HelperProgram,
     ) -> io::Result<UnixStream> {
         self.discard_stale();
@@ -140,7 +140,7 @@ impl Spare {
     }
 
     /// Spends it on a run, and returns the run's control stream.
-    pub(crate) fn begin(mut self, descriptors: [BorrowedFd<'_>; OF_A_RUN]) -> io::Result<UnixStream> {
+    pub(crate) fn begin(mut self, descriptors: &[BorrowedFd<'_>]) -> io::Result<UnixStream> {
         match self.become_run(descriptors) {
             // One that ended so soon has said why on its control stream, if it could.
             Ok(()) | Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(self.control),
@@ -149,8 +149,8 @@ impl Spare {
     }
 
     /// Spends it on a run. After an error it has not got it.
-    fn become_run(&mut self, descriptors: [BorrowedFd<'_>; OF_A_RUN]) -> nix::Result<()> {
-        send(self.inlet.as_fd(), b"r", &descriptors)?;
+    fn become_run(&mut self, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        send(self.inlet.as_fd(), b"r", descriptors)?;
         // An error means that it has just ended, which its stream's end tells soon enough.
         let _ = self.control.write_all(&[BEGIN]);
         Ok(())
@@ -198,7 +198,7 @@ impl Helper {
     }
 }
 
-fn seqpacket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn seqpacket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 

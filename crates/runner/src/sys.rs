@@ -96,6 +96,17 @@ pub(crate) fn attach_mounts(copy: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a folder of an overlay's upper layer took the place of the lower one's.
+pub(crate) fn is_opaque(folder: &std::fs::File) -> bool {
+    let mut value = [0_u8; 1];
+    // SAFETY: the descriptor is open while the call lasts, the name is a C string, and the kernel writes at most the one byte
+    // that it is told there is room for.
+    let read = unsafe {
+        libc::fgetxattr(folder.as_raw_fd(), c"user.overlay.opaque".as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    read == 1 && value == *b"y"
+}
+
 /// Closes every descriptor but the three standard streams.
 ///
 /// Called first of all in the helper, before anything in it owns a descriptor.

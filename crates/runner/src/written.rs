@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::time::{ClockId, clock_gettime};
-use provara_domain::{Change, Unseen, Written, WrittenPath};
+use provara_domain::{Unseen, Written, WrittenHow, WrittenPath};
 use tokio::sync::Semaphore;
 
 use crate::sys::{self, Instant};
@@ -136,7 +136,7 @@ impl Search {
         self.device = seen.device;
         let changed = seen.changed >= self.since;
         if self.folder(folder, b"", 0) == Explained::No && changed {
-            self.found(b".", Change::Folder);
+            self.found(b".", WrittenHow::Folder);
         }
     }
 
@@ -147,8 +147,11 @@ impl Search {
             // Somebody else may have taken it away just now.
             let Ok(seen) = sys::marks(folder.as_fd(), &name) else { continue };
             let path = [path, if path.is_empty() { b"" } else { b"/" }, name.as_bytes()].concat();
-            let change =
-                if seen.born.is_some_and(|born| born >= self.since) { Change::Created } else { Change::Changed };
+            let change = if seen.born.is_some_and(|born| born >= self.since) {
+                WrittenHow::Created
+            } else {
+                WrittenHow::Changed
+            };
             let changed = seen.changed >= self.since;
             if changed {
                 explained = Explained::Yes;
@@ -161,8 +164,8 @@ impl Search {
             }
             let within = self.below(&folder, &name, &path, seen.device, depth + 1);
             match (changed, change) {
-                (true, Change::Created) => self.found(&path, Change::Created),
-                (true, _) if within == Explained::No => self.found(&path, Change::Folder),
+                (true, WrittenHow::Created) => self.found(&path, WrittenHow::Created),
+                (true, _) if within == Explained::No => self.found(&path, WrittenHow::Folder),
                 _ => {}
             }
         }
@@ -206,7 +209,7 @@ impl Search {
         names
     }
 
-    fn found(&mut self, path: &[u8], change: Change) {
+    fn found(&mut self, path: &[u8], change: WrittenHow) {
         self.count += 1;
         let bytes = self.bytes + path.len();
         if self.paths.len() < Written::MAX_PATHS && bytes <= Written::MAX_BYTES {

@@ -439,6 +439,26 @@ fn not_reopenable(record: &PlanRecord) -> Problem {
     Problem::caller(StatusCode::CONFLICT, "not_reopenable", text).with("state", record.status.as_str())
 }
 
+/// Runs a plan in a throw-away copy of its workspace, and tells what it would do.
+///
+/// It really runs there, confined as it would be but with no network and for half a minute at most; everything else is read-only.
+/// The log has who asked, and the digest of what changed. The plan stays as it is; nothing of the answer is kept.
+#[utoipa::path(post, path = "/commands/{id}/preview", operation_id = "preview", tag = "decisions",
+    params(("id" = String, Path, description = "`pending_id`")),
+    responses((status = 200, description = "What it did in the copy", body = wire::Preview),
+        (status = 404, description = "No such plan", body = ProblemBody),
+        (status = 409, description = "It does not wait for a decision any more (`plan_not_pending`), policy is stricter by now, or \
+            this host cannot preview it (`preview_unavailable`)", body = ProblemBody),
+        (status = 429, description = "Too many go on at once (`too_many_previews`)", body = ProblemBody)))]
+pub(crate) async fn preview(
+    State(app): State<App>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let preview = app.gateway.preview(&who, &PlanId::parse(&id)?).await?;
+    Ok(axum::Json(wire::Preview::new(&preview)).into_response())
+}
+
 /// Withdraws a plan that waits, or ends its run.
 #[utoipa::path(post, path = "/commands/{id}/cancel", operation_id = "cancel", tag = "plans",
     params(("id" = String, Path, description = "`pending_id`")),

@@ -6,8 +6,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use provara_domain::{IdError, Measured};
 use provara_gateway::{
-    ControlError, DecideError, EraseError, EvidenceError, LookupError, PrincipalError, ProposeError, StoreError,
-    WorkspaceError,
+    ControlError, DecideError, EraseError, EvidenceError, LookupError, PreviewError, PrincipalError, ProposeError,
+    StoreError, WorkspaceError,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -278,6 +278,21 @@ impl From<DecideError> for Problem {
             DecideError::HigherLimit { what } => field(what, "value_error", &text),
             DecideError::Edit(error) => error.into(),
             error @ DecideError::Store { .. } => Self::ours(&error),
+        }
+    }
+}
+
+impl From<PreviewError> for Problem {
+    fn from(error: PreviewError) -> Self {
+        let text = error.to_string();
+        match error {
+            PreviewError::Decide(error) => error.into(),
+            PreviewError::Busy => Self::caller(StatusCode::TOO_MANY_REQUESTS, "too_many_previews", text).retry_after(5),
+            PreviewError::Stopping => Self::caller(StatusCode::SERVICE_UNAVAILABLE, "stopping", text),
+            PreviewError::NoRunner | PreviewError::Profile | PreviewError::Unavailable { .. } => {
+                Self::caller(StatusCode::CONFLICT, "preview_unavailable", text)
+            }
+            PreviewError::Lost => Self::caller(StatusCode::SERVICE_UNAVAILABLE, "preview_lost", text),
         }
     }
 }

@@ -99,6 +99,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(plans::reopen))
         .routes(routes!(plans::commands))
         .routes(routes!(plans::command))
+        .routes(routes!(plans::preview))
         .routes(routes!(plans::cancel))
         .routes(routes!(plans::extend))
         .routes(routes!(runs::runs))

@@ -784,6 +784,109 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a plan did in a throw-away copy of its workspace.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Preview<'a> {
+    pending_id: &'a str,
+    /// SHA-256 of the plan's canonical form; send it with the approval to approve exactly this.
+    #[schema(schema_with = words::digest)]
+    digest: &'a str,
+    duration_ms: u64,
+    outcome: Outcome<'a>,
+    /// Null unless the shell ended by itself.
+    #[schema(required)]
+    exit_code: Option<i32>,
+    enforced: Enforced<'a>,
+    /// How many secrets were replaced by `[redacted:RULE]` in what it wrote.
+    redactions: u64,
+    /// The first MiB as text; what is not UTF-8 is replaced.
+    stdout: String,
+    stdout_truncated: bool,
+    /// The first MiB as text.
+    stderr: String,
+    stderr_truncated: bool,
+    /// What is not as it was, by the bytes of its path: the first thousand.
+    changes: Vec<Change<'a>>,
+    /// How many more there are.
+    more: u64,
+    /// How many files and folders could not be read to the end: there may be more changes than are told.
+    unread: u64,
+    /// SHA-256 of the canonical form of `changes`, `more` and `unread`, as the log has it.
+    #[schema(schema_with = words::digest)]
+    changes_sha256: &'a str,
+}
+
+/// One path that is not as it was.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Change<'a> {
+    /// `created`, `changed`, `deleted` with all that was in it, or `replaced`: another folder, what is in it listed as new.
+    kind: &'static str,
+    /// Below the workspace; what is not UTF-8 is replaced.
+    path: String,
+    /// The same to the byte.
+    path_b64: String,
+    /// `file`, `folder`, `link` or `special`; of what was deleted, what it was, null where that could not be seen any more.
+    #[serde(rename = "type")]
+    #[schema(required)]
+    node: Option<&'static str>,
+    /// Permission bits; null where it was deleted.
+    #[schema(required)]
+    mode: Option<u32>,
+    /// Bytes of a file, as decimal digits: it may be longer than numbers of JSON are exact.
+    #[schema(required)]
+    size: Option<String>,
+    /// SHA-256 of a file's bytes; null where they could not be read.
+    #[schema(required)]
+    sha256: Option<&'a str>,
+    /// Where a link leads; what is not UTF-8 is replaced.
+    #[schema(required)]
+    target: Option<String>,
+    /// The same to the byte.
+    #[schema(required)]
+    target_b64: Option<String>,
+}
+
+impl<'a> Preview<'a> {
+    pub(crate) fn new(preview: &'a provara_gateway::Preview) -> Self {
+        let seen = &preview.seen;
+        let text = |told: &provara_gateway::Told| String::from_utf8_lossy(&told.bytes).into_owned();
+        Self {
+            pending_id: preview.record.plan.id.as_str(),
+            digest: preview.record.digest.as_str(),
+            duration_ms: u64::try_from(seen.duration.as_millis()).unwrap_or(u64::MAX),
+            outcome: (&seen.outcome).into(),
+            exit_code: seen.outcome.exit_code(),
+            enforced: Enforced { profile: &seen.enforced.profile, mechanisms: mechanisms(&seen.enforced.mechanisms) },
+            redactions: preview.redactions,
+            stdout: text(&preview.stdout),
+            stdout_truncated: preview.stdout.truncated,
+            stderr: text(&preview.stderr),
+            stderr_truncated: preview.stderr.truncated,
+            changes: seen.changes.listed.iter().map(Change::from).collect(),
+            more: seen.changes.more,
+            unread: seen.changes.unread,
+            changes_sha256: preview.changes_sha256.as_str(),
+        }
+    }
+}
+
+impl<'a> From<&'a provara_domain::Change> for Change<'a> {
+    fn from(change: &'a provara_domain::Change) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            kind: change.kind.as_str(),
+            path: text(&change.path),
+            path_b64: STANDARD.encode(&change.path),
+            node: change.node.map(provara_domain::NodeKind::as_str),
+            mode: change.mode,
+            size: change.size.map(|size| size.to_string()),
+            sha256: change.sha256.as_ref().map(provara_domain::Digest::as_str),
+            target: change.target.as_deref().map(text),
+            target_b64: change.target.as_ref().map(|target| STANDARD.encode(target)),
+        }
+    }
+}
+
 /// What became of an approved plan: the documented fields and ours.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Ran<'a> {

@@ -205,6 +205,8 @@ impl Step {
             | EventBody::PlanWithdrawn
             | EventBody::PlanCancelled
             | EventBody::PlanExtended { .. }
+            | EventBody::PlanPreviewStarted { .. }
+            | EventBody::PlanPreviewed { .. }
             | EventBody::PlanErased { .. }
             | EventBody::RunCancelRequested { .. }
             | EventBody::TokenCreated { .. }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use provara_domain::{
-    Claim, DecisionKind, EventBody, Judgement, Measurement, Name, Outcome, PlanId, Ran, RunId, ScriptText,
-    SpawnFailure, Status, Timeout, Timestamp, Verdict,
+    Claim, DecisionKind, Digest, EventBody, Judgement, Measurement, Name, Outcome, PlanId, ProfileName, Ran, RunId,
+    ScriptText, SpawnFailure, Status, Timeout, Timestamp, Verdict,
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
@@ -280,6 +280,42 @@ impl Store {
             guard(&found, found.status == Status::Running)?;
             let timeout_s = timeout.seconds();
             step(tx, &found, &[("run_timeout_s", timeout_s.into())], EventBody::PlanExtended { timeout_s }, cause)
+        })
+        .await
+    }
+
+    /// Logs that somebody runs a pending plan in a throw-away copy of its workspace.
+    ///
+    /// # Errors
+    /// When it is not pending, or the store fails.
+    pub async fn begin_preview(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        profile: ProfileName,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, |tx, found, cause| {
+            guard(&found, found.status == Status::Pending && found.expires_at > cause.at)?;
+            step(tx, &found, &[], EventBody::PlanPreviewStarted { profile }, cause)
+        })
+        .await
+    }
+
+    /// Logs how that ended, whatever became of the plan meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such plan, or the store fails.
+    pub async fn end_preview(
+        &self,
+        project: &Name,
+        id: &PlanId,
+        outcome: Outcome,
+        changes: Digest,
+        cause: Cause,
+    ) -> Result<PlanRecord, TransitionError> {
+        self.change_in(project, id, cause, |tx, found, cause| {
+            step(tx, &found, &[], EventBody::PlanPreviewed { outcome, changes }, cause)
         })
         .await
     }

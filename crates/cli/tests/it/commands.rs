@@ -138,7 +138,8 @@ policy    ask (medium)
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.starts_with("exited with code 0\none⟦U+001B⟧[2J\n\u{fffd}two") || out.contains("⟦U+FFFD⟧two"), "{out}");
     let (_, after, _) = call(&server, &["show", &id]);
-    assert!(after.contains("decision  approved by operator at TIME\n  | fine\nrun       ID\nbegan     TIME\noutcome   exited with code 0\nstdout\n  | one"), "{after}");
+    let ended = "decision  approved by operator at TIME\n  | fine\nrun       ID\nbegan     TIME\noutcome   exited with code 0\nwritten   ";
+    assert!(after.contains(ended) && after.contains("\nstdout\n  | one"), "{after}");
     assert_eq!(call(&server, &["pending"]).1, "nothing waits\n");
 }
 

@@ -460,7 +460,7 @@ fn a_long_poll_ends_with_the_change_and_not_with_the_wait() {
 }
 
 /// Who may do what. Columns: nobody, an agent, another agent, an auditor, an admin, an approver.
-const ROLES: [(&str, &str, &str, [u16; 6]); 37] = [
+const ROLES: [(&str, &str, &str, [u16; 6]); 38] = [
     ("GET", "/status", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/healthz", "", [200, 200, 200, 200, 200, 200]),
     ("GET", "/readyz", "", [200, 200, 200, 200, 200, 200]),
@@ -475,6 +475,7 @@ const ROLES: [(&str, &str, &str, [u16; 6]); 37] = [
     ("POST", "/deny/{plan}", "", [401, 403, 403, 403, 403, 200]),
     ("POST", "/edit/{plan}", r#"{"command":"ls"}"#, [401, 403, 403, 403, 403, 200]),
     ("POST", "/reopen/{plan}", "", [401, 403, 403, 403, 403, 409]),
+    ("POST", "/commands/{plan}/preview", "", [401, 403, 403, 403, 403, 200]),
     ("POST", "/commands/{plan}/cancel", "", [401, 200, 404, 403, 403, 200]),
     ("POST", "/commands/{plan}/extend", r#"{"timeout_s":900}"#, [401, 403, 403, 403, 403, 409]),
     ("GET", "/runs", "", [401, 200, 200, 200, 200, 200]),

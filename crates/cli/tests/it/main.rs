@@ -15,6 +15,7 @@ mod hardship;
 mod operations;
 #[cfg(feature = "otel")]
 mod otel;
+mod previews;
 mod profiles;
 mod progress;
 mod schema;

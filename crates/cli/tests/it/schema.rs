@@ -83,7 +83,7 @@ fn known_ids(server: &Served) -> String {
     for operation in ["run", "output"] {
         name(operation, ran["run_id"].as_str().unwrap());
     }
-    for operation in ["approve", "deny", "edit", "reopen", "extend"] {
+    for operation in ["approve", "deny", "edit", "reopen", "extend", "preview"] {
         name(operation, &server.plan(&format!("echo {operation}")));
     }
     // Left to itself it finds the token that it uses, and revokes that.

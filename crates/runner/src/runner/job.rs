@@ -1,8 +1,9 @@
 //! What a claim becomes: all that a supervisor and what becomes the shell are told, or why this host cannot hold it.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use provara_domain::{Claim, HostPort, Network, Outcome, Profile, ResourceLimits, Shell, SpawnFailure};
+use provara_domain::{Claim, HostPort, Network, Outcome, Plan, Profile, ResourceLimits, Shell, SpawnFailure};
 
 use super::{EgressConfig, Runner};
 use crate::egress::{self, Allowed, EgressPolicy};
@@ -11,25 +12,38 @@ use crate::protocol::{FilesSpec, Frame, Spec, User, View};
 
 /// Where commands are looked for. Fixed, so that a folder planted in front cannot change what a name means.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// All that is needed to run something.
 pub(super) struct Job {
     pub(super) frame: Frame,
     pub(super) spec: Spec,
     /// What passes through the proxy, where the frame has one.
     pub(super) egress: Option<EgressPolicy>,
+    /// Where what a preview changes goes out.
+    pub(super) changes: Option<OwnedFd>,
 }
 
 impl Runner {
     pub(super) fn job(&self, claim: &Claim, profile: &Profile, workspace: &str) -> Result<Job, Outcome> {
-        let plan = claim.plan();
+        if profile.name() != claim.profile() {
+            let message = format!("the claim is for the profile `{}`", claim.profile());
+            return Err(Outcome::SpawnFailed { failure: SpawnFailure::Refused, message });
+        }
+        self.job_of(claim.plan(), profile, claim.limits().resources, workspace)
+    }
+
+    pub(super) fn job_of(
+        &self,
+        plan: &Plan,
+        profile: &Profile,
+        lowered: ResourceLimits,
+        workspace: &str,
+    ) -> Result<Job, Outcome> {
         let refused = |message: String| Outcome::SpawnFailed { failure: SpawnFailure::Refused, message };
         if let Some(message) = self.breach.clone() {
             return Err(Outcome::SpawnFailed { failure: SpawnFailure::Confinement, message });
         }
-        if profile.name() != claim.profile() {
-            return Err(refused(format!("the claim is for the profile `{}`", claim.profile())));
-        }
-        let frame = self.frame(profile, claim.limits().resources)?;
+        let frame = self.frame(profile, lowered)?;
         let egress = self.egress(profile)?;
         // By components: `/srv/work2` does not lie in `/srv/work`.
         let cwd = Path::new(plan.cwd.as_str()).strip_prefix(workspace).ok().and_then(Path::to_str);
@@ -55,7 +69,7 @@ impl Runner {
             environment.push((name.as_str().to_owned(), value.clone()));
         }
         let files = FilesSpec::from(&profile.grants().files);
-        Ok(Job { frame, spec: self.spec_of(arguments, environment, files, workspace, cwd), egress })
+        Ok(Job { frame, spec: self.spec_of(arguments, environment, files, workspace, cwd), egress, changes: None })
     }
 
     /// What passes through the proxy of a run under `profile`, where it has one.

@@ -51,7 +51,7 @@ impl Runner {
         arguments.extend([self.config.runtime.display().to_string(), "/".to_owned()]);
         let files = FilesSpec::from(&profile.grants().files);
         let spec = self.spec_of(arguments, Vec::new(), files, &self.config.workspace, "");
-        Ok(Job { frame, spec, egress: self.egress(profile)? })
+        Ok(Job { frame, spec, egress: self.egress(profile)?, changes: None })
     }
 
     async fn tried(&self, frame: Frame, profile: &Profile) -> Tried {

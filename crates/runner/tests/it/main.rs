@@ -20,6 +20,7 @@ mod fuzz;
 mod kernel;
 mod limits;
 mod network;
+mod preview;
 mod profiles;
 mod programs;
 mod refusals;

@@ -1,7 +1,7 @@
 //! What changed below a workspace is told, however a command goes about it, or is told to be not all known.
 
 use nix::time::{ClockId, clock_gettime};
-use provara_domain::{Change, Unseen, Written};
+use provara_domain::{Unseen, Written, WrittenHow};
 
 use crate::support::*;
 
@@ -37,18 +37,18 @@ async fn written(world: &World, command: &str) -> Written {
     written
 }
 
-fn all(found: &Written) -> Vec<(String, Change)> {
+fn all(found: &Written) -> Vec<(String, WrittenHow)> {
     let path = |path| serde_json::to_value(path).unwrap();
     let text = |path: serde_json::Value| path.as_str().map_or_else(|| path.to_string(), str::to_owned);
     found.paths.iter().map(|found| (text(path(&found.path)), found.change)).collect()
 }
 
-fn told(found: &[(&str, Change)]) -> Vec<(String, Change)> {
+fn told(found: &[(&str, WrittenHow)]) -> Vec<(String, WrittenHow)> {
     found.iter().map(|(path, change)| ((*path).to_owned(), *change)).collect()
 }
 
 async fn what_a_command_made_changed_and_removed_is_told() {
-    use Change::{Changed, Created, Folder};
+    use WrittenHow::{Changed, Created, Folder};
     let world = World::new().await;
     there(&world, &["kept", "edited", "full/gone", "full/kept", "mode/x", "old/moved", "new/there"]).await;
     let command =
@@ -65,7 +65,7 @@ async fn what_a_command_made_changed_and_removed_is_told() {
 }
 
 async fn times_that_a_command_sets_hide_nothing() {
-    use Change::{Changed, Created};
+    use WrittenHow::{Changed, Created};
     let world = World::new().await;
     there(&world, &["edited", "mapped", "reference"]).await;
     let command = "echo more >> edited && touch -r reference edited && echo > planted && touch -d 1990-01-01 planted . && \
@@ -101,7 +101,7 @@ async fn many_paths_are_counted_and_the_first_listed() {
 }
 
 async fn nothing_is_looked_at_through_a_link_and_nothing_is_opened_that_may_wait() {
-    use Change::Created;
+    use WrittenHow::Created;
     let world = World::new().await;
     let command =
         "ln -s ../runtime link; ln -s / root; ln -s . loop; mkfifo pipe; : > $'a\\xff\\n\\e[2J'; : > $'b\\nc'";

@@ -27,7 +27,7 @@ async fn finished(store: &Store, n: u64, output: &[u8]) -> NewPlan {
     let mut writer = store.output_writer(&run_of(n)).unwrap();
     writer.append(Stream::Stdout, output).unwrap();
     writer.append(Stream::Stderr, MARK.as_bytes()).unwrap();
-    let path = WrittenPath { path: MARK.as_bytes().to_vec().into(), change: Change::Created };
+    let path = WrittenPath { path: MARK.as_bytes().to_vec().into(), change: provara_domain::WrittenHow::Created };
     let written = Some(Written { count: 1, paths: vec![path], unseen: vec![] });
     let ran = Ran { written, ..ran(run_of(n), u64::try_from(output.len()).unwrap()) };
     store.record(ran, cause(3)).await.unwrap();

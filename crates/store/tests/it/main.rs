@@ -289,7 +289,7 @@ fn ran(run: RunId, stdout_bytes: u64) -> Ran {
         usage: Some(Usage { cpu_ms: 3, memory_peak_bytes: Some(5_000_000), ..Usage::default() }),
         written: Some(Written {
             count: 2,
-            paths: vec![WrittenPath { path: b"a\xffb".to_vec().into(), change: Change::Created }],
+            paths: vec![WrittenPath { path: b"a\xffb".to_vec().into(), change: provara_domain::WrittenHow::Created }],
             unseen: vec![Unseen::TooMany],
         }),
     }
