@@ -1,9 +1,11 @@
 //! Asking policy, with a bounded memory of its answers.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use provara_domain::{CommandText, Judgement, Plan, PolicyVersion, Reason, Severity, Shell, Verdict, WorkingDir};
+use provara_domain::{
+    CommandText, Judgement, NamedScript, Plan, PolicyVersion, Reason, Severity, Shell, Verdict, WorkingDir,
+};
 use provara_policy::{Explanation, Request, Rule};
 
 use crate::gateway::{Gateway, Inner, lock};
@@ -20,9 +22,16 @@ pub struct PolicyQuestion {
     pub cwd: Option<String>,
 }
 
-/// Judgements by everything that they depend on. Policy itself does not change while a server runs.
+/// What policy found of commands, by everything that it depends on. Policy itself does not change while a server runs.
 #[derive(Default)]
-pub(crate) struct JudgementCache(Mutex<HashMap<CacheKey, Judgement>>);
+pub(crate) struct JudgementCache(Mutex<HashMap<CacheKey, Arc<Found>>>);
+
+/// What policy found of one command.
+pub(crate) struct Found {
+    judgement: Judgement,
+    /// The scripts that it names.
+    pub(crate) scripts: Vec<NamedScript>,
+}
 
 type CacheKey = (CommandText, Shell, WorkingDir, Vec<String>);
 
@@ -30,30 +39,31 @@ impl JudgementCache {
     /// Emptied when full: an agent that floods it costs us judging again, never memory.
     const CAPACITY: usize = 512;
 
-    fn get(&self, key: &CacheKey) -> Option<Judgement> {
+    fn get(&self, key: &CacheKey) -> Option<Arc<Found>> {
         lock(&self.0).get(key).cloned()
     }
 
-    fn put(&self, key: CacheKey, judgement: Judgement) {
+    fn put(&self, key: CacheKey, found: Arc<Found>) {
         let mut map = lock(&self.0);
         if map.len() >= Self::CAPACITY {
             map.clear();
         }
-        map.insert(key, judgement);
+        map.insert(key, found);
     }
 }
 
 impl Inner {
     /// What policy says about the command, and what the plan's environment adds to it.
     pub(crate) fn judge(&self, plan: &Plan) -> Judgement {
-        let judgement = self.judge_command(plan);
+        let judgement = self.found(plan).judgement.clone();
         match environment_reason(plan) {
             Some(reason) => Judgement::of([judgement.reasons, vec![reason]].concat(), judgement.policy),
             None => judgement,
         }
     }
 
-    fn judge_command(&self, plan: &Plan) -> Judgement {
+    /// What policy finds of the command, read once for its judgement and its binding.
+    pub(crate) fn found(&self, plan: &Plan) -> Arc<Found> {
         let key = (plan.command.clone(), plan.shell, plan.cwd.clone(), self.workspaces());
         if let Some(known) = self.cache.get(&key) {
             return known;
@@ -64,8 +74,9 @@ impl Inner {
             cwd: plan.cwd.as_str(),
             workspaces: &key.3,
         });
-        self.cache.put(key, judgement.clone());
-        judgement
+        let found = Arc::new(Found { judgement, scripts: self.policy.scripts(&plan.command, plan.shell) });
+        self.cache.put(key, Arc::clone(&found));
+        found
     }
 }
 

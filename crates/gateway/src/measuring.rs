@@ -14,7 +14,7 @@ impl Inner {
     /// Where `plan` would run, if that is still a workspace.
     pub(crate) fn site(&self, plan: &Plan) -> Option<Site> {
         let workspace = self.workspace_of(plan.cwd.as_str())?;
-        Some(Site { workspace, scripts: self.policy.scripts(&plan.command, plan.shell) })
+        Some(Site { workspace, scripts: self.found(plan).scripts.clone() })
     }
 
     /// Measures `plan`. Nothing where this host does not run it or there is nothing to bind: it names no script, no rule
