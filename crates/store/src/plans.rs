@@ -7,7 +7,7 @@ use provara_domain::{
     ScriptText, SpawnFailure, Status, Timeout, Timestamp, Verdict,
 };
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use crate::denials::{self, Denials};
 use crate::idempotency::{recall, remember};
@@ -875,52 +875,27 @@ pub(crate) fn revisions(
     let mut statuses = if filter.statuses.is_empty() { Status::ALL.to_vec() } else { filter.statuses.clone() };
     statuses.sort_unstable();
     statuses.dedup();
+    let before = filter.before.map_or(i64::MAX, signed);
+    let (mine, agent) = match owner {
+        Owner::Everyone => ("", None),
+        Owner::Only(agent) => ("AND agent = ?4", Some(agent)),
+    };
     let mut found = Vec::new();
     for status in statuses {
-        let which = format!("status = '{}'", status.as_str());
-        let wanted = Range { which: &which, before: filter.before, limit: filter.limit };
-        found.extend(range(conn, project, owner, &wanted, "seq, revision", |row| {
-            Ok((codec::count(row.get(0)?)?, codec::count(row.get(1)?)?))
-        })?);
+        let mut query = conn.prepare_cached(&format!(
+            "SELECT seq, revision FROM plans WHERE project = ?1 {mine} AND status = '{}' AND seq < ?2 \
+             ORDER BY seq DESC LIMIT ?3",
+            status.as_str()
+        ))?;
+        let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), filter.limit.into()];
+        values.extend(agent.map(|agent| agent.as_str().to_owned().into()));
+        let mut rows = query.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            found.push((codec::count(row.get(0)?)?, codec::count(row.get(1)?)?));
+        }
     }
     found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
     found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
-    Ok(found)
-}
-
-/// One index range, newest first.
-struct Range<'a> {
-    which: &'a str,
-    before: Option<u64>,
-    limit: u32,
-}
-
-fn range<T>(
-    conn: &Connection,
-    project: &Name,
-    owner: &Owner,
-    wanted: &Range<'_>,
-    columns: &'static str,
-    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
-    let Range { which, before, limit } = wanted;
-    let before = before.map_or(i64::MAX, signed);
-    let mut values: Vec<Value> = vec![project.as_str().to_owned().into(), before.into(), (*limit).into()];
-    let mine = match owner {
-        Owner::Everyone => "",
-        Owner::Only(agent) => {
-            values.push(agent.as_str().to_owned().into());
-            "AND agent = ?4"
-        }
-    };
-    let mut query = conn.prepare_cached(&format!(
-        "SELECT {columns} FROM plans WHERE project = ?1 {mine} AND {which} AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
-    ))?;
-    let mut rows = query.query(params_from_iter(values))?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(row)?);
-    }
     Ok(found)
 }
 
