@@ -1,9 +1,9 @@
 //! What the server says about itself: `/openapi.json`, made from the routes and the types that answer them, and `/docs`,
 //! the same for a person's eyes.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use axum::Extension;
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use utoipa::openapi::{Content, InfoBuilder, OpenApi, Ref, RefOr};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::problem::{Fault, FaultsBody, ProblemBody};
-use crate::routes::routes;
+use crate::routes::{App, routes};
 
 mod page;
 #[cfg(test)]
@@ -35,8 +35,8 @@ struct Made {
 }
 
 impl Documents {
-    pub(crate) fn new(version: &'static str) -> Arc<Self> {
-        Arc::new(Self { version, made: OnceLock::new() })
+    pub(crate) const fn new(version: &'static str) -> Self {
+        Self { version, made: OnceLock::new() }
     }
 
     fn made(&self) -> &Made {
@@ -57,8 +57,8 @@ fn document(version: &str) -> OpenApi {
 /// The document, for programs.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "server", security(()),
     responses((status = 200, description = "This document", content_type = "application/json", body = inline(words::AnyObject))))]
-pub(crate) async fn json(Extension(documents): Extension<Arc<Documents>>) -> Response {
-    let mut response = documents.made().json.clone().into_response();
+pub(crate) async fn json(State(app): State<App>) -> Response {
+    let mut response = app.documents.made().json.clone().into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -66,8 +66,8 @@ pub(crate) async fn json(Extension(documents): Extension<Arc<Documents>>) -> Res
 /// The document, for people.
 #[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "server", security(()),
     responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
-pub(crate) async fn docs(Extension(documents): Extension<Arc<Documents>>) -> Response {
-    let mut response = documents.made().page.clone().into_response();
+pub(crate) async fn docs(State(app): State<App>) -> Response {
+    let mut response = app.documents.made().page.clone().into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

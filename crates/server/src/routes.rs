@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
 use provara_domain::{ProfileName, Timestamp, TokenId};
 use provara_gateway::{Gateway, Pages};
 use utoipa_axum::router::OpenApiRouter;
@@ -53,9 +53,10 @@ pub(crate) struct Shared {
     pub(crate) checks: Windows<IpAddr>,
     pub(crate) people: Windows<TokenId>,
     pub(crate) failures: Windows<IpAddr>,
-    pub(crate) streams: Arc<Streams<TokenId>>,
-    pub(crate) pending: Arc<Pages>,
-    pub(crate) metrics: Arc<metrics::Edge>,
+    pub(crate) streams: Streams<TokenId>,
+    pub(crate) pending: Pages,
+    pub(crate) metrics: metrics::Edge,
+    pub(crate) documents: openapi::Documents,
     pub(crate) started_at: Timestamp,
 }
 
@@ -66,9 +67,10 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
         checks: Windows::new(config.agents),
         people: Windows::new(config.people),
         failures: Windows::new(config.failures),
-        streams: Arc::new(Streams::new(MAX_STREAMS)),
-        metrics: Arc::new(metrics::Edge::new()),
-        pending: Arc::new(gateway.pages(plans::pending_rendering(&gateway))),
+        streams: Streams::new(MAX_STREAMS),
+        metrics: metrics::Edge::new(),
+        documents: openapi::Documents::new(config.version),
+        pending: gateway.pages(plans::pending_rendering(&gateway)),
         started_at: gateway.now(),
         gateway,
         config,
@@ -76,7 +78,6 @@ pub fn router(gateway: Gateway, config: ServerConfig) -> Router {
     let (routes, _) = routes().split_for_parts();
     routes
         .fallback(unknown)
-        .layer(Extension(openapi::Documents::new(app.config.version)))
         .layer(from_fn(framework_errors))
         // `guard` has bounded the body already.
         .layer(DefaultBodyLimit::disable())
