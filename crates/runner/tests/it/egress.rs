@@ -15,25 +15,6 @@ use provara_runner::egress::{Allowed, Egress, EgressLimits, EgressPolicy, Lookup
 
 use crate::support::*;
 
-/// Plays each scenario as root and as an ordinary user, in a network namespace with all rights over it.
-macro_rules! networks {
-    ($($name:ident),* $(,)?) => {
-        $(mod $name {
-            #[test]
-            fn as_root() {
-                let me = concat!(module_path!(), "::as_root");
-                super::in_a_network(me, crate::support::As::Root, super::$name());
-            }
-
-            #[test]
-            fn as_an_ordinary_user() {
-                let me = concat!(module_path!(), "::as_an_ordinary_user");
-                super::in_a_network(me, crate::support::As::Ordinary, super::$name());
-            }
-        })*
-    };
-}
-
 networks!(
     curl_reaches_what_is_allowed_and_nothing_else,
     a_name_is_looked_up_once_a_connection_and_only_when_it_is_allowed,
@@ -47,14 +28,14 @@ networks!(
     no_listener_is_made_where_another_interface_is_up,
 );
 
-fn in_a_network(me: &str, who: As, scenario: impl Future<Output = ()>) {
+fn in_a_network<T: Future<Output = ()>>(me: &str, who: As, scenario: impl FnOnce() -> T) {
     match (is_again(), is_root(), who) {
         (true, ..) => tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap()
-            .block_on(scenario),
+            .block_on(scenario()),
         (false, false, As::Root) => eprintln!("skipped: only root can be root; the same scenario runs as this user"),
         (false, _, As::Root) => again(me, &["unshare", "--net"], who),
         (false, _, As::Ordinary) => again(me, &["unshare", "--user", "--map-root-user", "--net"], who),

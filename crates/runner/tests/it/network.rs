@@ -16,25 +16,6 @@ use crate::support::*;
 /// What one of the world's servers was sent.
 type Heard = Arc<Mutex<Vec<String>>>;
 
-/// Plays each scenario under a root server and under an ordinary user's, where root has made the networks.
-macro_rules! networks {
-    ($($name:ident),* $(,)?) => {
-        $(mod $name {
-            #[test]
-            fn as_root() {
-                let me = concat!(module_path!(), "::as_root");
-                super::in_a_network(me, crate::support::As::Root, super::$name);
-            }
-
-            #[test]
-            fn as_an_ordinary_user() {
-                let me = concat!(module_path!(), "::as_an_ordinary_user");
-                super::in_a_network(me, crate::support::As::Ordinary, super::$name);
-            }
-        })*
-    };
-}
-
 networks!(
     a_network_run_calls_hosts_by_name_through_the_proxy_alone,
     a_run_with_named_hosts_calls_those_and_no_other,

@@ -47,6 +47,26 @@ macro_rules! scenarios {
 }
 pub(crate) use scenarios;
 
+/// Plays each scenario as root and as an ordinary user, in networks that the module's `in_a_network` makes.
+macro_rules! networks {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name {
+            #[test]
+            fn as_root() {
+                let me = concat!(module_path!(), "::as_root");
+                super::in_a_network(me, crate::support::As::Root, super::$name);
+            }
+
+            #[test]
+            fn as_an_ordinary_user() {
+                let me = concat!(module_path!(), "::as_an_ordinary_user");
+                super::in_a_network(me, crate::support::As::Ordinary, super::$name);
+            }
+        })*
+    };
+}
+pub(crate) use networks;
+
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
