@@ -243,24 +243,33 @@ impl Run<'_, '_, '_> {
 
     /// One value or several with commas between.
     fn values(&mut self) -> Value {
-        let first = self.argument();
-        let before = self.at;
-        self.blanks();
-        if self.peek() != Some(',') {
-            self.at = before;
+        self.listed(Self::argument)
+    }
+
+    /// One value or several with commas between, as `item` reads each. Blanks behind the last are left.
+    pub(super) fn listed(&mut self, item: impl Fn(&mut Self) -> Value) -> Value {
+        let first = item(self);
+        if !self.comma_follows() {
             return first;
         }
         let mut items = vec![first];
         while self.eat_char(',') {
             self.lines();
-            items.push(self.argument());
-            let before = self.at;
-            self.blanks();
-            if self.peek() != Some(',') {
-                self.at = before;
-            }
+            items.push(item(self));
+            self.comma_follows();
         }
         list(items)
+    }
+
+    /// Goes to the comma behind blanks, if there is one.
+    fn comma_follows(&mut self) -> bool {
+        let before = self.at;
+        self.blanks();
+        let follows = self.peek() == Some(',');
+        if !follows {
+            self.at = before;
+        }
+        follows
     }
 
     /// One value as commands take it: bare words are text.

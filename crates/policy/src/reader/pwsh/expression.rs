@@ -118,23 +118,10 @@ impl Run<'_, '_, '_> {
     }
 
     fn comma_list(&mut self) -> Value {
-        let first = self.unary();
-        if self.commas == Commas::End {
-            return first;
+        match self.commas {
+            Commas::End => self.unary(),
+            Commas::Join => self.listed(Self::unary),
         }
-        let before = self.at;
-        self.blanks();
-        if self.peek() != Some(',') {
-            self.at = before;
-            return first;
-        }
-        let mut items = vec![first];
-        while self.eat_char(',') {
-            self.lines();
-            items.push(self.unary());
-            self.blanks();
-        }
-        list(items)
     }
 
     pub(super) fn unary(&mut self) -> Value {
