@@ -201,3 +201,9 @@ impl Text {
 pub(crate) const fn is_bash(shell: Shell) -> bool {
     matches!(shell, Shell::Bash)
 }
+
+/// Whether a variable of the shell can be called so.
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

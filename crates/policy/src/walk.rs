@@ -494,9 +494,26 @@ impl<'p> Pass<'p> {
                 }
                 _ => {}
             }
-            told.push(Redirection { operator: redirect.operator.clone(), target, certainty });
+            let other = self.split_target(&redirect.target, &target, env, filling);
+            let certainty = if other.is_some() { certainty.max(Certainty::Perhaps) } else { certainty };
+            for target in std::iter::once(target).chain(other) {
+                told.push(Redirection { operator: redirect.operator.clone(), target, certainty });
+            }
         }
         (told, input)
+    }
+
+    /// What bash takes for the file `whole`, where that is another: it splits what variables become, and goes on where one word
+    /// is left. `sh` takes it whole.
+    fn split_target(&mut self, text: &Text, whole: &str, env: &mut Env<'_>, filling: &mut Filling) -> Option<String> {
+        let separators = separators(env);
+        if !whole.contains(|c| separators.contains(c)) {
+            return None;
+        }
+        match self.fields(text, env, filling).as_slice() {
+            [one] if one.text != whole => Some(one.text.clone()),
+            _ => None,
+        }
     }
 
     /// Returns the word as one text, without splitting it.

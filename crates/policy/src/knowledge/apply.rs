@@ -10,6 +10,7 @@ use crate::matching::Place;
 use crate::pattern;
 use crate::places::Places;
 use crate::reader::{Certainty, Word};
+use crate::shell::is_variable_name;
 
 /// What one use of a program amounts to.
 #[derive(Debug, Default)]
@@ -298,7 +299,10 @@ impl<'k> Reading<'k> {
     fn role_here(&self, word: &Word) -> Role {
         let roles = self.roles(&[]);
         let variables = roles.first().is_some_and(|operand| operand.role == Role::Variables);
-        if variables && self.operands.is_empty() && word.text.split_once('=').is_some_and(|(name, _)| is_name(name)) {
+        if variables
+            && self.operands.is_empty()
+            && word.text.split_once('=').is_some_and(|(name, _)| is_variable_name(name))
+        {
             return Role::Variables;
         }
         let roles = roles.iter().filter(|operand| operand.role != Role::Variables);
@@ -571,12 +575,6 @@ fn same(name: &str, text: &str, style: Style) -> bool {
         Style::Powershell | Style::Windows => name.eq_ignore_ascii_case(text),
         Style::Gnu | Style::Words => name == text,
     }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && !name.as_bytes().first().is_some_and(u8::is_ascii_digit)
 }
 
 /// `host:path` or an address.

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use provara_domain::{Shell, Span};
 
-use super::{Assignment, Group, Kind, MAX_DEPTH, Node, Part, Redirect, Script, Simple, Span0, Text, is_bash};
+use super::{
+    Assignment, Group, Kind, MAX_DEPTH, Node, Part, Redirect, Script, Simple, Span0, Text, is_bash, is_variable_name,
+};
 
 /// Words that begin or go on with a compound command where a command's name could stand.
 const RESERVED: &[&str] = &[
@@ -608,9 +610,7 @@ impl<'t> Parser<'t> {
         let (name, value) = text.split_once('=')?;
         let (name, adds) = name.strip_suffix('+').map_or((name, false), |name| (name, true));
         let (bare, index) = name.split_once('[').map_or((name, None), |(bare, index)| (bare, Some(index)));
-        let is_name = bare.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-            && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !is_name || index.is_some_and(|index| !index.ends_with(']')) {
+        if !is_variable_name(bare) || index.is_some_and(|index| !index.ends_with(']')) {
             return None;
         }
         let mut values = Vec::new();
@@ -645,8 +645,7 @@ impl<'t> Parser<'t> {
         let digits = rest.bytes().take(5).take_while(u8::is_ascii_digit).count();
         let named = rest.strip_prefix('{').and_then(|inner| {
             let (name, after) = inner.get(..inner.len().min(40)).unwrap_or(inner).split_once('}')?;
-            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            (is_name && after.starts_with(['<', '>'])).then_some(name.len() + 2)
+            (is_variable_name(name) && after.starts_with(['<', '>'])).then_some(name.len() + 2)
         });
         let prefix = named.unwrap_or(digits);
         let after = rest.get(prefix..)?;

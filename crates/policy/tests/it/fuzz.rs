@@ -132,11 +132,12 @@ const PLAIN: &[&str] = &[
 ];
 
 /// Makes bash write down what it would run, each as the number of its words and the words, ended by NUL; and wait for what
-/// it put into the background.
-const HANDLER: &str = r#"trap wait EXIT; command_not_found_handle() { printf '%s\0' "$#" "$@" >> "$TOLD"; }"#;
+/// it put into the background. Each process has a file of its own: a word with a newline leaves in two writes.
+const HANDLER: &str = r#"trap wait EXIT; command_not_found_handle() { printf '%s\0' "$#" "$@" >> "$TOLD/$BASHPID"; }"#;
 
 fn ran_by_bash(script: &str, folder: &std::path::Path) -> Vec<Vec<String>> {
     let (told, work) = (folder.join("told"), folder.join("work"));
+    std::fs::create_dir(&told).unwrap();
     std::fs::create_dir(&work).unwrap();
     std::fs::write(folder.join("handler"), HANDLER).unwrap();
     let output = std::process::Command::new("/bin/bash")
@@ -152,7 +153,8 @@ fn ran_by_bash(script: &str, folder: &std::path::Path) -> Vec<Vec<String>> {
         .stdin(std::process::Stdio::null())
         .output();
     output.unwrap();
-    let bytes = std::fs::read(told).unwrap_or_default();
+    let told = std::fs::read_dir(told).unwrap().flatten();
+    let bytes = told.flat_map(|file| std::fs::read(file.path()).unwrap()).collect::<Vec<_>>();
     let mut words = bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
     let mut commands = Vec::new();
     while let Some(count) = words.next().and_then(|count| count.parse::<usize>().ok()) {
