@@ -181,7 +181,7 @@ impl<'t> Parser<'t> {
             if matches!(self.reserved(), Some("then" | "elif" | "else" | "fi" | "do" | "done" | "esac" | "}")) {
                 return nodes;
             }
-            let before = self.at;
+            let (before, begun) = (self.at, nodes.len());
             self.and_or(&mut nodes);
             self.blanks();
             if self.eat(";") {
@@ -191,6 +191,9 @@ impl<'t> Parser<'t> {
                 }
             } else if self.rest().starts_with('&') && !self.rest().starts_with("&&") {
                 self.bump();
+                // Beside this shell goes another one: what it sets is not set here.
+                let body = nodes.split_off(begun);
+                nodes.push(Node::Group(Group { kind: Kind::Subshell, body, ..Group::default() }));
             } else if self.at == before {
                 return nodes;
             }
