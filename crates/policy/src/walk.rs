@@ -338,9 +338,15 @@ impl<'p> Pass<'p> {
     fn builtin(&mut self, command: &Command, env: &mut Env<'_>, input: &Input) {
         let args = || command.args.iter().map(|word| word.text.as_str());
         match command.program.as_str() {
-            "set" if args().next() == Some("--") => {
-                env.values.positional = Some(args().skip(1).map(str::to_owned).collect());
+            // Any word that is no option is the first of them.
+            "set" if !args().all(|arg| arg.len() > 1 && arg != "--" && arg.starts_with(['-', '+'])) => {
+                let given = args().skip(1).map(str::to_owned).collect();
+                let known = args().next() == Some("--")
+                    && !env.perhaps
+                    && command.args.iter().all(|word| word.certainty == Certainty::Sure && !word.glob);
+                env.values.positional = known.then_some(given);
             }
+            "shift" if env.perhaps || args().next().is_some() => env.values.positional = None,
             "shift" => {
                 if let Some(positional) = &mut env.values.positional
                     && !positional.is_empty()
