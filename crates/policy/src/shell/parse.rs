@@ -610,6 +610,10 @@ impl<'t> Parser<'t> {
 
     fn assignment(&mut self, word: &Text) -> Option<Assignment> {
         let Some((Part::Plain { text, quoted: false }, rest)) = word.parts.split_first() else { return None };
+        if text.split_once('[').is_some_and(|(bare, index)| is_variable_name(bare) && !index.contains(']')) {
+            // To bash all up to the other bracket is one word, blanks and signs included.
+            self.opaque(word.span.start, "is an index that is not read");
+        }
         let (name, value) = text.split_once('=')?;
         let (name, adds) = name.strip_suffix('+').map_or((name, false), |name| (name, true));
         let (bare, index) = name.split_once('[').map_or((name, None), |(bare, index)| (bare, Some(index)));

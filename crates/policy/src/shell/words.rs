@@ -18,6 +18,9 @@ enum End {
     Choice,
 }
 
+/// Why a name that goes on in the next line is not read.
+const JOINED: &str = "joins lines in the middle of what steers the shell";
+
 impl Parser<'_> {
     /// Takes the word that stands here.
     pub(super) fn word(&mut self) -> Text {
@@ -29,6 +32,10 @@ impl Parser<'_> {
             self.opaque(start, "ends in a dollar, which bash itself reads in a way of its own");
         }
         self.lone_dollar = dollars;
+        let home = self.text.get(start..self.at).and_then(|word| word.strip_prefix('~'));
+        if home.is_some_and(|of| of.starts_with(|c: char| matches!(c, '+' | '-') || c.is_ascii_digit())) {
+            self.opaque(start, "names a folder that only the shell knows");
+        }
         Text { parts, span: self.span(start) }
     }
 
@@ -154,13 +161,16 @@ impl Parser<'_> {
             }
             // The shell joins lines before it looks what the dollar begins: `"$\⏎(rm x)"` runs `rm`.
             Some('\\') if self.rest().starts_with("\\\n") => {
-                self.opaque(start, "joins lines in the middle of what steers the shell");
+                self.opaque(start, JOINED);
                 plain(parts, '$', quoted);
             }
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {
                 let rest = self.rest();
                 let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
                 self.variable(parts, length, quoted, start);
+                if self.rest().starts_with("\\\n") {
+                    self.opaque(start, JOINED);
+                }
             }
             Some(c) if c.is_ascii_digit() || "?!$#@*-".contains(c) => self.variable(parts, 1, quoted, start),
             // A dollar before anything else stands for itself.
