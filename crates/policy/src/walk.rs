@@ -221,6 +221,12 @@ impl<'p> Pass<'p> {
         let assignments = self.assignments(simple, words.is_empty(), env, filling);
         let span = simple.span;
         let Some((program, args)) = words.split_first() else {
+            // Where nothing is run, the assignments come first.
+            if !assignments.is_empty()
+                && self.redirections(&simple.redirections, env, &input, filling).0 != redirections
+            {
+                self.opaque("sets what its file is called by", env.outer.unwrap_or_else(|| span.into()));
+            }
             let command = Command { redirections: redirections.clone(), assignments, span, ..Command::default() };
             self.simple(&command, env, &input);
             // `$(< file)` prints it; a redirection alone empties the file.
